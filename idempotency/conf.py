@@ -1,0 +1,110 @@
+"""The settings, read live: `override_settings` and grep both just work."""
+
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings
+
+#: Seconds, or a timedelta; `seconds()` accepts both.
+Duration = timedelta | int | float
+
+
+def seconds(value: Duration) -> float:
+    """A duration as seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+class Settings:
+    """One typed property a setting, named exactly as the setting."""
+
+    @property
+    def IDEMPOTENCY_REQUIRED(self) -> bool:
+        """Refuse protected requests that carry no key."""
+        return bool(self._get("IDEMPOTENCY_REQUIRED", False))
+
+    @property
+    def IDEMPOTENCY_MISMATCH(self) -> str:
+        """What a key with another body gets: "strict" refuses, "lenient" replays."""
+        return str(self._get("IDEMPOTENCY_MISMATCH", "strict"))
+
+    @property
+    def IDEMPOTENCY_IN_FLIGHT(self) -> str:
+        """What a duplicate of a running request does: "wait" for the reply, or "reject" with 409."""
+        return str(self._get("IDEMPOTENCY_IN_FLIGHT", "wait"))
+
+    @property
+    def IDEMPOTENCY_WAIT_TIMEOUT(self) -> Duration:
+        """Longest wait of a duplicate. 10 s: below the usual 30 s of proxies and clients."""
+        return self._get("IDEMPOTENCY_WAIT_TIMEOUT", timedelta(seconds=10))  # type: ignore[no-any-return] # held by a check
+
+    @property
+    def IDEMPOTENCY_TTL(self) -> Duration:
+        """How long a reply is replayed, from its finish. 24 h: a client's retries rarely last a day."""
+        return self._get("IDEMPOTENCY_TTL", timedelta(hours=24))  # type: ignore[no-any-return] # held by a check
+
+    @property
+    def IDEMPOTENCY_TOMBSTONE(self) -> Duration:
+        """How long after that a late retry is still refused rather than run anew."""
+        return self._get("IDEMPOTENCY_TOMBSTONE", timedelta(hours=24))  # type: ignore[no-any-return] # held by a check
+
+    @property
+    def IDEMPOTENCY_KEY_FORMAT(self) -> str:
+        """ "any", "uuid", "ulid", or a regular expression that must match the whole key."""
+        return str(self._get("IDEMPOTENCY_KEY_FORMAT", "any"))
+
+    @property
+    def IDEMPOTENCY_KEY_SYNTAX(self) -> str:
+        """ "lenient" also takes bare tokens; "strict" only structured-field strings (RFC 9651)."""
+        return str(self._get("IDEMPOTENCY_KEY_SYNTAX", "lenient"))
+
+    @property
+    def IDEMPOTENCY_MODE(self) -> str:
+        """ "enforce", or "observe": run everything and count what would have been deduplicated."""
+        return str(self._get("IDEMPOTENCY_MODE", "enforce"))
+
+    @property
+    def IDEMPOTENCY_CACHE(self) -> str:
+        """The cache alias of the cache and lock rooms."""
+        return str(self._get("IDEMPOTENCY_CACHE", "default"))
+
+    @property
+    def IDEMPOTENCY_HEADER(self) -> str:
+        """The request header that carries the key."""
+        return str(self._get("IDEMPOTENCY_HEADER", "Idempotency-Key"))
+
+    @property
+    def IDEMPOTENCY_REPLAYED_HEADER(self) -> str:
+        """The response header that marks a replay."""
+        return str(self._get("IDEMPOTENCY_REPLAYED_HEADER", "Idempotent-Replayed"))
+
+    @property
+    def IDEMPOTENCY_MISMATCH_STATUS(self) -> int:
+        """The status of a mismatch: 409, or 422 as in the IETF draft."""
+        return int(self._get("IDEMPOTENCY_MISMATCH_STATUS", 409))
+
+    @property
+    def IDEMPOTENCY_LOCK_TIMEOUT(self) -> Duration:
+        """Life of the Redis lock, and the longest silence of a handler inside its transaction."""
+        return self._get("IDEMPOTENCY_LOCK_TIMEOUT", timedelta(seconds=60))  # type: ignore[no-any-return] # held by a check
+
+    @property
+    def IDEMPOTENCY_MAX_WAITERS(self) -> int:
+        """Requests that may wait in one process, all keys together: a storm must not eat the pool."""
+        return int(self._get("IDEMPOTENCY_MAX_WAITERS", 4))
+
+    @property
+    def IDEMPOTENCY_MAX_BODY(self) -> int:
+        """Largest reply kept, in bytes of headers and body together. 1 MiB."""
+        return int(self._get("IDEMPOTENCY_MAX_BODY", 1024 * 1024))
+
+    @property
+    def IDEMPOTENCY_PREFIX(self) -> str:
+        """Prefix of every Redis name; a new one starts a new cache epoch."""
+        return str(self._get("IDEMPOTENCY_PREFIX", "idempotency"))
+
+    @staticmethod
+    def _get(name: str, default: Any) -> Any:
+        return getattr(settings, name, default)
+
+
+conf: Final = Settings()

@@ -1,0 +1,112 @@
+"""`idempotent_view`: the protocol for plain Django views."""
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn
+
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+
+from idempotency import protocol, replies
+from idempotency.exceptions import PROBLEM_JSON, IdempotencyError
+from idempotency.identity import check_operation
+from idempotency.layers import ledger
+from idempotency.operation import SAFE_METHODS, key_of, operation_of
+from idempotency.policy import Policy
+from idempotency.transactions import View, own_transaction
+
+
+def idempotent_view(
+    *,
+    operation: str,
+    policy: Policy | None = None,
+    caller: Callable[[HttpRequest], str] | None = None,
+) -> Callable[[View], View]:
+    """Protect the unsafe methods of a plain Django view.
+
+    `operation` names it in every key's scope. `caller` names who asks, by default `user:<pk>` or
+    `anon`; it is dangerous to name two callers alike, or to believe a name from the request.
+    Decorators that authenticate go above this one: a replay must come after them. Errors that
+    the view raises are Django's to render, so none of them is remembered.
+    Raises ValueError for a bad name, TypeError for an async view.
+    """
+    check_operation(operation)
+    promised = policy or Policy()
+    name_caller = caller or _user
+
+    def decorate(view: View) -> View:
+        if inspect.iscoroutinefunction(view):
+            raise TypeError(f"idempotent_view protects synchronous views, and {view!r} is async.")
+
+        def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            def execute() -> HttpResponseBase:
+                return replies.render(view(request, *args, **kwargs))
+
+            terms, using = promised.resolve(), ledger.alias(promised.using)
+            key = key_of(request, operation, terms)
+            if key is None:
+                return protocol.run_without_key(execute, using=using)
+            asked = operation_of(
+                request,
+                key,
+                name=operation,
+                caller=name_caller(request),
+                body=_body(request),
+                terms=terms,
+                using=using,
+            )
+            return protocol.run(asked, execute, _raise)
+
+        @wraps(view)
+        def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if str(request.method).lower() in SAFE_METHODS:
+                return view(request, *args, **kwargs)
+            try:
+                return respond(request, *args, **kwargs)
+            except IdempotencyError as refusal:
+                return _problem(refusal)
+
+        return own_transaction(
+            protected,
+            lambda method: None if method in SAFE_METHODS else ledger.alias(promised.using),
+        )
+
+    return decorate
+
+
+def _user(request: HttpRequest) -> str:
+    user = getattr(request, "user", None)
+    if user is not None and user.is_authenticated and user.pk is not None:
+        return f"user:{user.pk}"
+    return "anon"
+
+
+def _body(request: HttpRequest) -> Any:
+    """Forms by field and file, JSON by value, anything else by its bytes."""
+    if request.content_type in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return {
+            name: [*request.POST.getlist(name), *request.FILES.getlist(name)]
+            for name in {*request.POST, *request.FILES}
+        }
+    if request.content_type == "application/json":
+        try:
+            return json.loads(request.body)
+        except ValueError:
+            return request.body
+    return request.body
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _problem(refusal: IdempotencyError) -> JsonResponse:
+    response = JsonResponse(
+        refusal.problem(), status=refusal.status_code, content_type=PROBLEM_JSON
+    )
+    wait = getattr(refusal, "wait", None)
+    if wait is not None:
+        response["Retry-After"] = str(wait)
+    return response

@@ -1,0 +1,81 @@
+"""What happened: one function reports it; the counts, the log and the signal hang on it."""
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from django.dispatch import Signal
+
+logger: Final = logging.getLogger("idempotency")
+
+#: Sent with `event`, an Event, after each outcome. Receivers run in the request: keep them short.
+recorded: Final = Signal()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One outcome. `digest` stands for scope and key, which appear in no log."""
+
+    name: str
+    operation: str = ""
+    #: What answered, or why: "cache", "ledger", a refusal's code, an exception's class.
+    detail: str = ""
+    digest: str = ""
+    #: Seconds from the request's first look at its key.
+    duration: float = 0.0
+
+
+EXECUTED: Final = "executed"
+FAILED: Final = "failed"
+REPLAYED: Final = "replayed"
+WAITED: Final = "waited"
+REFUSED: Final = "refused"
+CONSTRAINT_CAUGHT: Final = "constraint_caught"
+ROLLED_BACK: Final = "rolled_back"
+CACHE_UNAVAILABLE: Final = "cache_unavailable"
+LEASE_LOST: Final = "lease_lost"
+OBSERVED: Final = "observed"
+
+_LEVELS: Final = {
+    CONSTRAINT_CAUGHT: logging.WARNING,  # the cache and the lock both missed it
+    ROLLED_BACK: logging.WARNING,  # a success was answered for work that was undone
+    CACHE_UNAVAILABLE: logging.WARNING,
+    LEASE_LOST: logging.ERROR,
+}
+
+_counts: Counter[str] = Counter()
+_counts_lock = threading.Lock()
+
+
+def record(event: Event) -> None:
+    """Count it, log it and send the signal. Raises nothing: a sink never fails a request."""
+    with _counts_lock:
+        _counts[event.name] += 1
+        if event.detail:
+            _counts[f"{event.name}.{event.detail}"] += 1
+    level = _LEVELS.get(event.name, logging.INFO)
+    if logger.isEnabledFor(level):
+        logger.log(
+            level,
+            "idempotency %s %s %s",
+            event.name,
+            event.operation,
+            event.detail,
+            extra={
+                "idempotency_event": event.name,
+                "idempotency_operation": event.operation,
+                "idempotency_detail": event.detail,
+                "idempotency_digest": event.digest,
+                "idempotency_duration": event.duration,
+            },
+        )
+    if recorded.receivers:
+        recorded.send_robust(sender=Event, event=event)
+
+
+def counts() -> dict[str, int]:
+    """What this process has counted so far: by event, and by `event.detail`."""
+    with _counts_lock:
+        return dict(_counts)

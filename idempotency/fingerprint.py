@@ -1,0 +1,222 @@
+"""What a request asks for, as keyed digests: route and body, and a short digest a field.
+
+No request body is stored: HMAC-SHA256 under a key derived from SECRET_KEY, truncated.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any
+from urllib.parse import parse_qsl
+
+from django.conf import settings
+
+#: 16 bytes: 128 bits are beyond collision for as many requests as one key will ever see.
+DIGEST_SIZE = 16
+#: 4 bytes a field: enough to tell two values apart, too few to recover one.
+FIELD_DIGEST_SIZE = 4
+#: Fields with a digest of their own; a client must not size the record.
+MAX_FIELDS = 32
+#: Characters of a field's name; longer names are told by the body's digest only.
+MAX_FIELD_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Digests of one request: `route`, `body`, and where known each top-level field's."""
+
+    route: bytes
+    body: bytes
+    #: Hex digests by field name; `None` where the body has no named fields.
+    fields: Mapping[str, str] | None = None
+
+    def __bytes__(self) -> bytes:
+        return self.route + self.body
+
+    @classmethod
+    def from_bytes(cls, value: bytes, fields: Mapping[str, str] | None = None) -> "Fingerprint":
+        """Raises ValueError unless `value` has the length of two digests."""
+        if len(value) != 2 * DIGEST_SIZE:
+            raise ValueError(f"a fingerprint has {2 * DIGEST_SIZE} bytes, not {len(value)}")
+        return cls(bytes(value[:DIGEST_SIZE]), bytes(value[DIGEST_SIZE:]), fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Two requests under one key differ, in these fields where they are known."""
+
+    fields: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One request in canonical form, before a secret turns it into a fingerprint."""
+
+    route: bytes
+    body: bytes
+    data: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Under the current secret, without the fields: what a replay needs."""
+        return self._under(_secrets()[0])
+
+    @property
+    def detailed(self) -> Fingerprint:
+        """The same with a digest of each field: what a record keeps."""
+        return replace(self.fingerprint, fields=self._fields(_secrets()[0]))
+
+    def mismatch(self, stored: Fingerprint, *, forgive_body: bool) -> Mismatch | None:
+        """How the stored request differs from this one, under the current or an older secret."""
+        secrets = _secrets()
+        if self._same(self.fingerprint, stored, forgive_body):
+            return None
+        if any(self._same(self._under(old), stored, forgive_body) for old in secrets[1:]):
+            return None
+        for secret in secrets:
+            if self._under(secret).route == stored.route:
+                return Mismatch(_differing(self._fields(secret), stored.fields))
+        return Mismatch(None)
+
+    @staticmethod
+    def _same(mine: Fingerprint, stored: Fingerprint, forgive_body: bool) -> bool:
+        body = forgive_body or hmac.compare_digest(mine.body, stored.body)
+        return body and hmac.compare_digest(mine.route, stored.route)
+
+    def _under(self, secret: bytes) -> Fingerprint:
+        return Fingerprint(
+            _digest(secret, b"route", self.route), _digest(secret, b"body", self.body)
+        )
+
+    def _fields(self, secret: bytes) -> dict[str, str] | None:
+        if self.data is None:
+            return None
+        names = sorted(name for name in self.data if len(name) <= MAX_FIELD_NAME)[:MAX_FIELDS]
+        return {
+            name: _digest(secret, _text(f"field:{name}"), canonical(self.data[name]))[
+                :FIELD_DIGEST_SIZE
+            ].hex()
+            for name in names
+        }
+
+
+def payload(
+    *, method: str, path: str, query: str, body: Any, ignore_fields: AbstractSet[str] = frozenset()
+) -> Payload:
+    """The canonical form of one request.
+
+    `query` is the raw query string; the order of its names does not matter. `body` is what the
+    view will see: bytes where nothing parses them, else mappings, lists, scalars and files, whose
+    contents count. `ignore_fields` names top-level fields to leave out.
+    """
+    pairs = sorted(parse_qsl(query, keep_blank_values=True), key=lambda pair: pair[0])
+    route = _joined(_text(part) for part in (method, path, *chain.from_iterable(pairs)))
+    if isinstance(body, bytes):
+        return Payload(route, _joined((b"raw", body)))
+    if isinstance(body, Mapping) and all(isinstance(name, str) for name in body):
+        data = {name: _value(body, name) for name in body if name not in ignore_fields}
+        return Payload(route, _joined((b"parsed", canonical(data))), data)
+    return Payload(route, _joined((b"parsed", canonical(body))))
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no white space; types stay apart (1, 1.0, "1", true, null)."""
+    try:
+        return _encode(value)
+    except TypeError:  # keys of several types cannot be sorted as they are
+        return _encode(_with_text_keys(value))
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_tagged).encode()
+
+
+def _tagged(value: Any) -> Any:
+    """What JSON has no form for: files by name and content, the rest by type and text."""
+    if hasattr(value, "chunks"):
+        return ["\0file", value.name, _file_digest(value)]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return ["\0bytes", bytes(value).hex()]
+    if isinstance(value, AbstractSet):
+        return ["\0set", sorted(canonical(item).decode() for item in value)]
+    return ["\0" + type(value).__qualname__, str(value)]
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            f"\0{type(name).__qualname__}:{name}": _with_text_keys(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_with_text_keys(item) for item in value]
+    return value
+
+
+def _value(body: Mapping[str, Any], name: str) -> Any:
+    # A form's field may repeat; `body[name]` would hide all but its last value.
+    return body.getlist(name) if hasattr(body, "getlist") else body[name]
+
+
+def _file_digest(upload: Any) -> str:
+    upload.seek(0)
+    digest = hashlib.sha256()
+    for chunk in upload.chunks():
+        digest.update(chunk)
+    upload.seek(0)
+    return digest.hexdigest()
+
+
+def _differing(
+    mine: Mapping[str, str] | None, stored: Mapping[str, str] | None
+) -> tuple[str, ...] | None:
+    if mine is None or stored is None:
+        return None
+    # A full map was cut at its last name: beyond that, absence says nothing.
+    ends = [max(known) for known in (mine, stored) if len(known) == MAX_FIELDS]
+    names = sorted(
+        name
+        for name in {**mine, **stored}
+        if mine.get(name) != stored.get(name) and all(name <= end for end in ends)
+    )
+    return tuple(names) or None
+
+
+def _text(value: str) -> bytes:
+    # JSON may carry lone surrogates, which UTF-8 has no form for.
+    return value.encode(errors="backslashreplace")
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """Length-prefixed, so that no two lists of parts join to the same bytes."""
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts)
+
+
+def _digest(secret: bytes, label: bytes, message: bytes) -> bytes:
+    return hmac.digest(secret, _joined((label, message)), "sha256")[:DIGEST_SIZE]
+
+
+def _secrets() -> tuple[bytes, ...]:
+    return derived_secrets("fingerprint")
+
+
+def derived_secrets(purpose: str) -> tuple[bytes, ...]:
+    """One key for `purpose` from each of SECRET_KEY and SECRET_KEY_FALLBACKS, newest first."""
+    return _derive(purpose, settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+
+
+@lru_cache(maxsize=32)
+def _derive(purpose: str, *secrets: str | bytes) -> tuple[bytes, ...]:
+    return tuple(
+        hashlib.sha256(_joined((b"idempotency", purpose.encode(), _as_bytes(s)))).digest()
+        for s in secrets
+    )
+
+
+def _as_bytes(secret: str | bytes) -> bytes:
+    return secret if isinstance(secret, bytes) else secret.encode()

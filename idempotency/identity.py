@@ -1,0 +1,102 @@
+"""Who asks for what: from a caller, an operation and a header to scope and key."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from django.core.exceptions import ImproperlyConfigured
+
+from idempotency.conf import conf
+from idempotency.exceptions import KeyInvalid, KeyRequired
+from idempotency.keys import InvalidKey, parse_key
+from idempotency.outcomes import Identity
+from idempotency.policy import Terms
+
+#: Characters of an operation's name; the scope must hold caller and operation.
+MAX_OPERATION = 128
+#: Characters of a scope, as in the model.
+MAX_SCOPE = 255
+
+_OPERATION = re.compile(r"[A-Za-z0-9_.:~-]+")
+
+
+def check_operation(name: str) -> str:
+    """The name, if it can be part of a scope. Raises ValueError, saying what is wrong."""
+    if not isinstance(name, str) or not _OPERATION.fullmatch(name) or len(name) > MAX_OPERATION:
+        raise ValueError(
+            f"An idempotency operation is 1 to {MAX_OPERATION} letters, digits and . _ : ~ -"
+            f" (no slash: it ends the caller in the scope), not {name!r}."
+        )
+    return name
+
+
+def read_key(header: str | None, terms: Terms) -> str | None:
+    """The key in a request's header; `None` where there is none and none is needed.
+
+    Raises KeyRequired or KeyInvalid.
+    """
+    if header is None:
+        if terms.required:
+            raise KeyRequired
+        return None
+    try:
+        key = parse_key(header, strict=conf.IDEMPOTENCY_KEY_SYNTAX == "strict")
+    except InvalidKey as error:
+        raise KeyInvalid(f"{conf.IDEMPOTENCY_HEADER}: {error}") from None
+    if not terms.accepts(key):
+        wanted = terms.key_format if terms.key_format in ("uuid", "ulid") else "agreed"
+        raise KeyInvalid(
+            f"{conf.IDEMPOTENCY_HEADER}: the key is not of the {wanted} format that this"
+            " operation asks for."
+        )
+    return key
+
+
+def identify(caller: str, operation: str, narrowing: str | None, key: str) -> Identity:
+    """The identity of a request.
+
+    `narrowing` is the Idempotency-Scope header: it is hashed and appended to the authenticated
+    caller, never in its place, so it can only narrow and needs no trust. The caller is
+    percent-encoded, which keeps `+` and `/` for us: no two callers and operations join to the
+    same scope.
+    """
+    name = quote(caller, safe=":@.")
+    if narrowing is not None:
+        name += "+" + hashlib.sha256(narrowing.encode()).hexdigest()[:32]
+    scope = f"{name}/{operation}"
+    if len(scope) > MAX_SCOPE:
+        scope = f"+{hashlib.sha256(name.encode()).hexdigest()}/{operation}"
+    return Identity(scope, key)
+
+
+def header_name(header: str) -> str:
+    """A header's name in `request.META`."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+def auth_caller(auth: Any) -> str:
+    """A name for what authenticated a request without a user.
+
+    Models are named by their key, tokens by their digest, claims by issuer and subject. Raises
+    ImproperlyConfigured for anything else: a guess could give two callers one name.
+    """
+    if getattr(auth, "pk", None) is not None and hasattr(auth, "_meta"):
+        return f"auth:{auth._meta.label_lower}:{auth.pk}"
+    if isinstance(auth, str | bytes):
+        token = auth.encode() if isinstance(auth, str) else auth
+        return f"auth:{hashlib.sha256(token).hexdigest()}"
+    if isinstance(auth, Mapping) and auth.get("sub"):
+        return f"auth:{json.dumps([auth.get('iss'), auth['sub']])}"
+    raise ImproperlyConfigured(
+        f"IdempotencyMixin cannot name the caller behind request.auth of {type(auth).__name__}:"
+        " override get_idempotency_caller()."
+    )
+
+
+def parent_of(key: str, narrowing: str | None) -> str:
+    """The parent's key, where a service sent this one as a child key with its scope."""
+    parent, dash, _ = key.rpartition("-")
+    return parent if narrowing is not None and dash else ""

@@ -1,0 +1,57 @@
+"""A Redis client of our own, from the django-redis cache's parameters: short waits, no retries."""
+
+import threading
+from typing import Any
+
+from django.core.cache.backends.base import BaseCache
+from django_redis.cache import RedisCache
+from django_redis.client import DefaultClient, SentinelClient
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from idempotency.layers.breaker import Breaker
+
+#: Seconds, where the project's cache has no socket time-outs: a request must not hang on Redis.
+SOCKET_TIMEOUT = 0.5
+
+
+class Server:
+    """One Redis server as the rooms see it: client, breaker, and how long a wait may block."""
+
+    def __init__(self, cache: RedisCache[Any]) -> None:
+        self.client, self.socket_timeout = _client(cache)
+        self.breaker = Breaker()
+
+
+def server(cache: BaseCache) -> Server | None:
+    """The server behind a django-redis cache, one a process; `None` for every other backend."""
+    if not isinstance(cache, RedisCache) or type(cache.client) not in (
+        DefaultClient,
+        SentinelClient,
+    ):
+        return None
+    known = (str(cache._server), repr(cache._params.get("OPTIONS")))
+    found = _servers.get(known)
+    if found is None:
+        with _servers_lock:
+            found = _servers.setdefault(known, Server(cache))
+    return found
+
+
+_servers: dict[tuple[str, str], Server] = {}
+_servers_lock = threading.Lock()
+
+
+def _client(cache: RedisCache[Any]) -> "tuple[Redis, float]":
+    factory = cache.client.connection_factory
+    # django-redis shares pools by URL, so a pool of our own keeps other caches' settings apart.
+    pool = factory.get_connection_pool(factory.make_connection_params(cache.client._server[0]))
+    kwargs = pool.connection_kwargs
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        kwargs[name] = kwargs.get(name) or SOCKET_TIMEOUT
+    # redis-py's default retries turn a time-out of one second into many; the ledger is our retry.
+    kwargs["retry"] = Retry(NoBackoff(), 0)
+    kwargs["retry_on_error"] = []
+    kwargs["decode_responses"] = False
+    return factory.redis_client_cls(connection_pool=pool), float(kwargs["socket_timeout"])

@@ -1,0 +1,204 @@
+"""The ledger room: who owns a key, and what came of it. The only truth.
+
+Every call runs inside the caller's transaction on `using`, except the purge, which makes its own.
+"""
+
+import json
+from typing import Any
+
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+from idempotency.exceptions import LeaseLost
+from idempotency.fingerprint import Fingerprint
+from idempotency.layers.statements import Statements, statements
+from idempotency.models import IdempotencyRecord, State
+from idempotency.outcomes import (
+    Candidate,
+    Claimed,
+    Expired,
+    Finished,
+    Identity,
+    InFlight,
+    Reply,
+    StoredReply,
+)
+
+Verdict = Claimed | Finished | InFlight | Expired
+
+#: MySQL's codes for "another transaction is in the way": lock time-out, NOWAIT, deadlock.
+_CONTENDED = frozenset({1205, 3572, 1213})
+
+#: libpq's PQTRANS_INERROR, in both psycopgs.
+_ABORTED = 3
+
+
+def alias(using: str | None) -> str:
+    """The database alias of the records: the given one, else the router's."""
+    return using or router.db_for_write(IdempotencyRecord)
+
+
+def claim(candidate: Candidate, *, using: str) -> Verdict:
+    """Make the key ours, or say what stands in the way. First statement of its transaction.
+
+    Never waits for another transaction and writes nothing when refused (SQLite, where every write
+    waits for every other, excepted). Raises OperationalError where the database is out of reach.
+    """
+    connection = connections[using]
+    sql = statements(connection)
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            return _claim_by_count(cursor, sql, candidate)
+        cursor.execute(sql.claim, _claim_parameters(candidate))
+        row = cursor.fetchone()
+        if row is not None:
+            return Claimed(record_id=row[0], attempt=row[1])
+        return _verdict(_read(cursor, sql, candidate.identity))
+
+
+def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) -> StoredReply:
+    """Store the reply under the fence. Last statement of the claim's transaction.
+
+    Raises LeaseLost where the claim is no longer ours; the caller must roll back.
+    """
+    connection = connections[using]
+    sql = statements(connection)
+    mine = {"id": claimed.record_id, "attempt": claimed.attempt}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            sql.finish,
+            mine
+            | {
+                "status": reply.status,
+                "headers": json.dumps(reply.headers, separators=(",", ":")),
+                "body": reply.body,
+                "ttl": candidate.ttl,
+                "tombstone": candidate.tombstone,
+            },
+        )
+        if sql.finished:
+            if cursor.rowcount == 0:
+                raise LeaseLost(_lost(claimed))
+            cursor.execute(sql.finished, mine)
+        row = cursor.fetchone()
+    if row is None:
+        raise LeaseLost(_lost(claimed))
+    return StoredReply(
+        candidate.fingerprint,
+        reply.status,
+        reply.headers,
+        reply.body,
+        expires_at=float(row[0]),
+        expires_in=candidate.ttl,
+    )
+
+
+def unreachable(error: BaseException, *, using: str) -> bool:
+    """Whether a database error means "no connection" rather than "no": nothing answered.
+
+    Asked outside the transaction, where Django has already dropped a broken connection.
+    """
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    connection = connections[using]
+    if connection.vendor == "sqlite":
+        return "locked" in str(error) or "unable to open" in str(error)
+    return connection.connection is None
+
+
+def doomed(*, using: str) -> bool:
+    """Whether the open transaction cannot commit although no exception is on its way."""
+    connection = connections[using]
+    if connection.needs_rollback:
+        return True
+    # A handler that swallows a database error leaves PostgreSQL's transaction aborted.
+    return connection.vendor == "postgresql" and bool(
+        connection.connection.info.transaction_status == _ABORTED
+    )
+
+
+def _claim_by_count(cursor: CursorWrapper, sql: Statements, candidate: Candidate) -> Verdict:
+    """The claim of MariaDB and MySQL, which return no rows and whose inserts wait."""
+    parameters = _claim_parameters(candidate)
+    try:
+        if sql.probe:
+            cursor.execute(sql.probe, parameters)
+        cursor.execute(sql.claim, parameters)
+        if cursor.rowcount:
+            return Claimed(record_id=int(cursor.lastrowid), attempt=1)
+        row = _read(cursor, sql, candidate.identity)
+        if row is not None and row[-1]:
+            mine = {"id": row[0], "attempt": row[1]}
+            cursor.execute(sql.take_over, parameters | mine)
+            if cursor.rowcount:
+                return Claimed(record_id=row[0], attempt=row[1] + 1)
+        return _verdict(row)
+    except IntegrityError:  # committed since the claim's snapshot
+        return _verdict(_read(cursor, sql, candidate.identity))
+    except OperationalError as error:
+        if error.args and error.args[0] in _CONTENDED:
+            # Perhaps a neighbour's gap lock, perhaps a deadlock that ended this transaction.
+            return InFlight(certain=False)
+        raise
+
+
+def _claim_parameters(candidate: Candidate) -> dict[str, Any]:
+    identity = candidate.identity
+    return {
+        "scope": identity.scope,
+        "key": identity.key,
+        "identity64": identity.identity64,
+        "operation": candidate.operation,
+        "fingerprint": bytes(candidate.fingerprint),
+        "fields": _packed(candidate.fingerprint),
+        "parent_key": candidate.parent_key,
+        "ttl": candidate.ttl,
+        "tombstone": candidate.tombstone,
+        "silence": candidate.silence,
+        "silence_ms": str(int(candidate.silence * 1000)),
+    }
+
+
+def _read(cursor: CursorWrapper, sql: Statements, identity: Identity) -> tuple[Any, ...] | None:
+    cursor.execute(sql.read, {"scope": identity.scope, "key": identity.key})
+    row: tuple[Any, ...] | None = cursor.fetchone()
+    return row
+
+
+def _verdict(row: tuple[Any, ...] | None) -> Verdict:
+    if row is None:
+        return InFlight()  # the claim is there, its commit is not
+    _, _, state, digests, fields, status, headers, body, expires_at, expires_in, purgeable = row
+    if purgeable or state == State.RUNNING:
+        return InFlight()  # a take-over is running
+    if state != State.FINISHED:
+        raise AssertionError(f"a record in the unknown state {state!r}")
+    if expires_in <= 0:
+        return Expired()
+    return Finished(
+        StoredReply(
+            Fingerprint.from_bytes(bytes(digests), json.loads(fields) if fields else None),
+            status,
+            tuple((name, value) for name, value in json.loads(headers)),
+            None if body is None else bytes(body),
+            expires_at=float(expires_at),
+            expires_in=float(expires_in),
+        )
+    )
+
+
+def _lost(claimed: Claimed) -> str:
+    return f"record {claimed.record_id} is no longer running at attempt {claimed.attempt}"
+
+
+def _packed(fingerprint: Fingerprint) -> str | None:
+    if fingerprint.fields is None:
+        return None
+    return json.dumps(dict(fingerprint.fields), separators=(",", ":"))
+
+
+def in_transaction(*, using: str) -> bool:
+    """Whether a transaction is open: after ours has ended, only a TestCase's can be."""
+    connection: BaseDatabaseWrapper = connections[using]
+    return connection.in_atomic_block

@@ -1,0 +1,192 @@
+"""The lock room, and through it the cache: who is on a key now, and is there a reply already?
+
+One script enters (stored reply, or take the lock, or busy), one leaves (publish if the token is
+still ours, release, wake the waiters). The lock is django-redis's `cache.lock`: same name, same
+token, same time-out, so whatever else takes it is shut out. Its loss is harmless: the ledger
+orders the crowd.
+"""
+
+import hmac
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from idempotency import events
+from idempotency.conf import conf, seconds
+from idempotency.fingerprint import DIGEST_SIZE, Fingerprint, derived_secrets
+from idempotency.layers import cache as entries
+from idempotency.layers.connection import Server, server
+from idempotency.outcomes import Busy, Held, Identity, Off, StoredReply
+
+View = StoredReply | Held | Busy | Off
+Result = TypeVar("Result")
+
+# KEYS: entry, lock, wake-up. ARGV: token, lock's milliseconds, "1" to read the entry.
+_ENTER = """
+if ARGV[3] == '1' then
+    local entry = redis.call('GET', KEYS[1])
+    if entry then return {'stored', entry} end
+end
+local owner = redis.call('GET', KEYS[2])
+if owner then return {'busy', owner} end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('DEL', KEYS[3])
+return {'held'}
+"""
+
+# KEYS: entry, lock, wake-up. ARGV: token, entry or '', its milliseconds.
+# No token, no publish: a stopped process that resumes must not overwrite a newer reply.
+_LEAVE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('RPUSH', KEYS[3], '1')
+redis.call('PEXPIRE', KEYS[3], 1000)
+return 1
+"""
+
+#: Bytes that make a token unique.
+_NONCE_SIZE = 16
+#: Bytes of the token's HMAC: enough that garbage in the lock never passes for a fingerprint.
+_MAC_SIZE = 8
+#: Seconds a waiter sleeps where its wait failed at once, so that it never spins.
+_FAILED_WAIT = 0.05
+#: Seconds an entry is published short of its end, so that no entry outlives its record.
+_MARGIN = 1.0
+
+
+def enter(identity: Identity, fingerprint: Fingerprint) -> View:
+    """The stored reply, or the lock, or who has it, or that the rooms are off. One round trip.
+
+    An entry that cannot be read costs one more, with reading switched off. Raises nothing.
+    """
+    cache = entries.backend()
+    found = server(cache)
+    if found is None:
+        return _local_reply(cache, identity) or Off()
+    keys = _names(cache, identity)
+    token = _token(keys[1], fingerprint)
+    timeout = int(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT) * 1000)
+    for reading in ("1", "0"):
+        arguments = [token, timeout, reading]
+        answer = _ask(found, partial(_scripts(found.client)[0], keys, arguments))
+        match answer:
+            case None:
+                return Off()
+            case [b"held"]:
+                return Held(token)
+            case [b"busy", owner]:
+                return Busy(_owner(keys[1], owner))
+            case [b"stored", entry]:
+                reply = entries.unseal(keys[0], entry)
+                if reply is not None:
+                    return reply
+            case _:
+                raise AssertionError(f"the enter script answered {answer!r}")
+    return Off()
+
+
+def leave(identity: Identity, view: View, reply: StoredReply | None) -> None:
+    """Publish the reply, if there is one, release the lock and wake the waiters. One round trip.
+
+    Does nothing where the lock is not ours any more. Raises nothing.
+    """
+    cache = entries.backend()
+    found = server(cache)
+    if found is None:
+        if reply is not None and isinstance(cache, LocMemCache):
+            entry_name = entries.name(cache, identity, "reply")
+            cache.set(entry_name, entries.seal(entry_name, reply), reply.expires_in)
+        return
+    if not isinstance(view, Held):
+        return
+    keys = _names(cache, identity)
+    lasting = int((reply.expires_in - _MARGIN) * 1000) if reply is not None else 0
+    entry = entries.seal(keys[0], reply) if reply is not None and lasting > 0 else b""
+    _ask(found, partial(_scripts(found.client)[1], keys, [view.token, entry, lasting]))
+
+
+def wait(identity: Identity, limit: float) -> None:
+    """Sleep until the holder leaves, at most `limit` seconds. Raises nothing."""
+    cache = entries.backend()
+    found = server(cache)
+    if found is None:
+        return
+    # A blocking read must end before the socket's time-out does.
+    limit = min(limit, found.socket_timeout / 2)
+    wake = _names(cache, identity)[2]
+    # Moved onto itself, one token wakes every waiter in turn.
+    woken = _ask(found, lambda: [found.client.blmove(wake, wake, limit, "LEFT", "RIGHT")])
+    if woken is None:
+        time.sleep(min(limit, _FAILED_WAIT))
+
+
+def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
+    """What the server answers, or `None` where it does not: here alone its failures end."""
+    if not found.breaker.allows():
+        return None
+    try:
+        answer = call()
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        opened = found.breaker.failed()
+        _report(error)
+        if opened:
+            events.record(events.Event(events.CACHE_UNAVAILABLE, detail="breaker_open"))
+        return None
+    except RedisError as error:  # it answered: a matter of this key, not of the server
+        _report(error)
+        return None
+    found.breaker.succeeded()
+    return answer
+
+
+def _report(error: Exception) -> None:
+    events.record(events.Event(events.CACHE_UNAVAILABLE, detail=type(error).__name__))
+
+
+@lru_cache(maxsize=16)
+def _scripts(client: Redis) -> tuple[Any, Any]:
+    return client.register_script(_ENTER), client.register_script(_LEAVE)
+
+
+def _local_reply(cache: BaseCache, identity: Identity) -> StoredReply | None:
+    """LocMem serves as the cache room: it is this process's own memory."""
+    if not isinstance(cache, LocMemCache):
+        return None
+    entry_name = entries.name(cache, identity, "reply")
+    entry = cache.get(entry_name)
+    return entries.unseal(entry_name, entry) if isinstance(entry, bytes) else None
+
+
+def _names(cache: BaseCache, identity: Identity) -> list[str]:
+    return [entries.name(cache, identity, room) for room in ("reply", "lock", "wake")]
+
+
+def _token(lock_name: str, fingerprint: Fingerprint) -> bytes:
+    """Unique, and it tells the fingerprint, so that a mismatch is known while the first runs."""
+    told = os.urandom(_NONCE_SIZE) + bytes(fingerprint)
+    return told + _token_mac(derived_secrets("lock")[0], lock_name, told)
+
+
+def _owner(lock_name: str, token: bytes) -> Fingerprint | None:
+    """The fingerprint in a token; `None` where somebody else's `cache.lock` is held."""
+    told, mac = token[:-_MAC_SIZE], token[-_MAC_SIZE:]
+    if len(told) != _NONCE_SIZE + 2 * DIGEST_SIZE or not any(
+        hmac.compare_digest(mac, _token_mac(secret, lock_name, told))
+        for secret in derived_secrets("lock")
+    ):
+        return None
+    return Fingerprint.from_bytes(told[_NONCE_SIZE:])
+
+
+def _token_mac(secret: bytes, lock_name: str, told: bytes) -> bytes:
+    return hmac.digest(secret, lock_name.encode() + told, "sha256")[:_MAC_SIZE]

@@ -1,0 +1,182 @@
+"""The ledger's SQL in the words of each vendor: claim, read, finish.
+
+Written by hand: both the claim and the finish run in every protected request, so no ORM compiler
+stands in the way, and the PostgreSQL claim has no form in the ORM.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from idempotency.models import IdempotencyRecord
+
+
+@dataclass(frozen=True)
+class Statements:
+    """SQL with named parameters; the empty string where a vendor needs no such statement."""
+
+    #: One row where the key is ours: by RETURNING, or counted where there is none.
+    claim: str
+    #: What the key's row says now.
+    read: str
+    #: Stores the reply under the fence.
+    finish: str
+    #: Fails at once where another transaction has the row (MySQL).
+    probe: str = ""
+    #: Claims a forgotten row, where the claim itself cannot (MariaDB, MySQL).
+    take_over: str = ""
+    #: Reads what the finish has set, where it cannot return it (MariaDB, MySQL).
+    finished: str = ""
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    #: The database's clock at the start of the transaction or statement.
+    now: str
+    #: The database's clock at this very moment.
+    clock: str
+    #: A moment plus so many seconds.
+    plus: str
+    #: A moment as seconds since 1970.
+    epoch: str
+    greatest: str = "greatest"
+    #: What else must hold before a claim may insert.
+    guard: str = ""
+
+
+_POSTGRESQL = _Dialect(
+    now="now()",
+    clock="clock_timestamp()",
+    plus="{} + {} * interval '1 second'",
+    epoch="extract(epoch from {})::float8",
+    # The try-lock shows an uncommitted claim without waiting for it; the idle limit frees the key
+    # of a host that vanished in mid-transaction. Both end with the transaction (PgBouncer).
+    guard=(
+        " AND pg_try_advisory_xact_lock(%(identity64)s)"
+        " AND set_config('idle_in_transaction_session_timeout', %(silence_ms)s, true) IS NOT NULL"
+    ),
+)
+_SQLITE = _Dialect(
+    now="strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+    clock="strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+    plus="strftime('%%Y-%%m-%%d %%H:%%M:%%f', {}, {} || ' seconds')",
+    epoch="(julianday({}) - 2440587.5) * 86400.0",
+    greatest="max",
+)
+_MYSQL = _Dialect(
+    now="utc_timestamp(6)",
+    clock="utc_timestamp(6)",
+    plus="{} + interval ({} * 1000000) microsecond",
+    epoch="timestampdiff(microsecond, '1970-01-01', {}) / 1e6",
+)
+
+_TABLE = IdempotencyRecord._meta.db_table
+
+
+def statements(connection: BaseDatabaseWrapper) -> Statements:
+    """The SQL for this connection. Raises NotImplementedError where the ledger cannot run."""
+    match connection.vendor:
+        case "postgresql":
+            return _returning(_POSTGRESQL)
+        case "sqlite":
+            return _returning(_SQLITE)
+        case "mysql":
+            return _counting(mariadb=bool(getattr(connection, "mysql_is_mariadb", False)))
+        case vendor:
+            raise NotImplementedError(
+                "The idempotency ledger runs on PostgreSQL, MariaDB, MySQL and SQLite, not on"
+                f" {vendor!r}: name another alias with Policy(using=...)."
+            )
+
+
+@lru_cache(maxsize=2)
+def _returning(dialect: _Dialect) -> Statements:
+    # NOT EXISTS keeps a duplicate from waiting on, or locking, a settled record; ON CONFLICT
+    # closes the race with a claim that committed after this statement took its snapshot.
+    settled = f"(purge_at IS NULL OR purge_at > {dialect.now})"
+    claim = (
+        f"{_insert(dialect)}"
+        f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED} AND {settled}){dialect.guard}"
+        f" ON CONFLICT (scope, key) DO UPDATE SET attempt = {_TABLE}.attempt + 1,"
+        f" {_renewed(dialect)} WHERE {_TABLE}.purge_at <= {dialect.now} RETURNING id, attempt"
+    )
+    finish = f"{_finish(dialect)} RETURNING {dialect.epoch.format('expires_at')}"
+    return _portable(Statements(claim=claim, read=_read(dialect), finish=finish))
+
+
+@lru_cache(maxsize=2)
+def _counting(*, mariadb: bool) -> Statements:
+    dialect = _MYSQL
+    # Never wait for another transaction's row: its commit may be a minute away.
+    at_once = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR " if mariadb else ""
+    mine = "id = %(id)s AND attempt = %(attempt)s"
+    claim = (
+        f"{at_once}{_insert(dialect)} FROM dual"
+        f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED})"
+    )
+    return Statements(
+        claim=claim,
+        read=_read(dialect),
+        finish=_finish(dialect),
+        probe="" if mariadb else f"SELECT id FROM {_TABLE} WHERE {_NAMED} FOR UPDATE NOWAIT",
+        take_over=f"{at_once}UPDATE {_TABLE} SET attempt = attempt + 1, {_renewed(dialect)}"
+        f" WHERE {mine} AND purge_at <= {dialect.now}",
+        finished=f"SELECT {dialect.epoch.format('expires_at')} FROM {_TABLE} WHERE {mine}",
+    )
+
+
+_NAMED = "scope = %(scope)s AND `key` = %(key)s"
+
+
+def _written(dialect: _Dialect) -> dict[str, str]:
+    """What a claim writes, besides whose it is and its attempt."""
+    # The purge is set now, so that the finish changes no indexed column: half the index writes.
+    kept = "(%(silence)s + %(ttl)s + %(tombstone)s)"
+    return {
+        "operation": "%(operation)s",
+        "state": "'running'",
+        "fingerprint": "%(fingerprint)s",
+        "fields": "%(fields)s",
+        "headers": "''",
+        "parent_key": "%(parent_key)s",
+        "created_at": dialect.now,
+        "purge_at": dialect.plus.format(dialect.now, kept),
+    }
+
+
+def _insert(dialect: _Dialect) -> str:
+    columns = {"scope": "%(scope)s", "`key`": "%(key)s", "attempt": "1"} | _written(dialect)
+    return f"INSERT INTO {_TABLE} ({', '.join(columns)}) SELECT {', '.join(columns.values())}"
+
+
+def _renewed(dialect: _Dialect) -> str:
+    emptied = dict.fromkeys(("status", "body", "completed_at", "expires_at"), "NULL")
+    return ", ".join(f"{name} = {value}" for name, value in (_written(dialect) | emptied).items())
+
+
+def _read(dialect: _Dialect) -> str:
+    expires = dialect.epoch.format("expires_at")
+    return (
+        f"SELECT id, attempt, state, fingerprint, fields, status, headers, body, {expires},"
+        f" {expires} - {dialect.epoch.format(dialect.now)}, purge_at <= {dialect.now}"
+        f" FROM {_TABLE} WHERE {_NAMED}"
+    )
+
+
+def _finish(dialect: _Dialect) -> str:
+    expires = dialect.plus.format(dialect.clock, "%(ttl)s")
+    purge = dialect.plus.format(dialect.clock, "(%(ttl)s + %(tombstone)s)")
+    return (
+        f"UPDATE {_TABLE} SET state = 'finished', status = %(status)s, headers = %(headers)s,"
+        f" body = %(body)s, completed_at = {dialect.clock}, expires_at = {expires},"
+        f" purge_at = {dialect.greatest}(purge_at, {purge})"
+        " WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'"
+    )
+
+
+def _portable(made: Statements) -> Statements:
+    """`key` needs quotes in MySQL only, and each vendor has its own."""
+    return replace(
+        made, **{f.name: getattr(made, f.name).replace("`key`", "key") for f in fields(made)}
+    )
