@@ -150,8 +150,10 @@ def _attempt(
 ) -> Done | Finished | Expired | InFlight:
     """One transaction that begins with the claim: the execution, or a look at who has the key."""
     using = operation.using
+    before = None
     try:
         with transaction.atomic(using=using, durable=True):
+            before = ledger.link(using=using)
             verdict = ledger.claim(operation.candidate, using=using)
             if not isinstance(verdict, Claimed):
                 return verdict
@@ -161,7 +163,7 @@ def _attempt(
         raise Unavailable(retry_after=RETRY_AFTER) from error
     except (DatabaseError, InterfaceError) as error:
         # Refused is the handler's own error; no answer at all is an outcome that nobody knows.
-        if ledger.unreachable(error, using=using):
+        if ledger.unreachable(error, using=using, before=before):
             raise Unavailable(retry_after=RETRY_AFTER) from error
         raise
     if done.stored is not None:

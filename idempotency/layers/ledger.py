@@ -29,6 +29,8 @@ Verdict = Claimed | Finished | InFlight | Expired
 
 #: MySQL's codes for "another transaction is in the way": lock time-out, NOWAIT, deadlock.
 _CONTENDED = frozenset({1205, 3572, 1213})
+#: MySQL's codes for "no connection": refused, unreachable, gone away, lost, closed while idle.
+_LOST = frozenset({2002, 2003, 2006, 2013, 4031})
 
 #: libpq's PQTRANS_INERROR, in both psycopgs.
 _ABORTED = 3
@@ -49,7 +51,7 @@ def claim(candidate: Candidate, *, using: str) -> Verdict:
     sql = statements(connection)
     with connection.cursor() as cursor:
         if connection.vendor == "mysql":
-            return _claim_by_count(cursor, sql, candidate)
+            return _claim_in_steps(cursor, sql, candidate)
         cursor.execute(sql.claim, _claim_parameters(candidate))
         row = cursor.fetchone()
         if row is not None:
@@ -94,17 +96,26 @@ def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) 
     )
 
 
-def unreachable(error: BaseException, *, using: str) -> bool:
-    """Whether a database error means "no connection" rather than "no": nothing answered.
+def link(*, using: str) -> object:
+    """The driver's connection, to be compared later: Django replaces a broken one by itself."""
+    return connections[using].connection
 
-    Asked outside the transaction, where Django has already dropped a broken connection.
+
+def unreachable(error: BaseException, *, using: str, before: object = None) -> bool:
+    """Whether a database error means that nobody answered, rather than "no".
+
+    `before` is the `link` on which the transaction began. Asked after the transaction.
     """
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     connection = connections[using]
+    raw = connection.connection
     if connection.vendor == "sqlite":
         return "locked" in str(error) or "unable to open" in str(error)
-    return connection.connection is None
+    if connection.vendor == "mysql" and error.args and error.args[0] in _LOST:
+        return True
+    replaced = before is not None and raw is not before
+    return raw is None or replaced or bool(getattr(raw, "closed", False))
 
 
 def doomed(*, using: str) -> bool:
@@ -118,28 +129,30 @@ def doomed(*, using: str) -> bool:
     )
 
 
-def _claim_by_count(cursor: CursorWrapper, sql: Statements, candidate: Candidate) -> Verdict:
-    """The claim of MariaDB and MySQL, which return no rows and whose inserts wait."""
+def _claim_in_steps(cursor: CursorWrapper, sql: Statements, candidate: Candidate) -> Verdict:
+    """The claim of MariaDB and MySQL: look, probe, insert; none of them waits (on MySQL, the
+    insert may, for a claim that came between)."""
     parameters = _claim_parameters(candidate)
+    certain = True
     try:
-        if sql.probe:
-            cursor.execute(sql.probe, parameters)
-        cursor.execute(sql.claim, parameters)
-        if cursor.rowcount:
-            return Claimed(record_id=int(cursor.lastrowid), attempt=1)
         row = _read(cursor, sql, candidate.identity)
-        if row is not None and row[-1]:
+        if row is None:
+            cursor.execute(sql.probe, parameters)
+            certain = False
+            cursor.execute(sql.claim, parameters)
+            return Claimed(record_id=int(cursor.lastrowid), attempt=1)
+        if row[-1]:
             mine = {"id": row[0], "attempt": row[1]}
             cursor.execute(sql.take_over, parameters | mine)
             if cursor.rowcount:
                 return Claimed(record_id=row[0], attempt=row[1] + 1)
         return _verdict(row)
-    except IntegrityError:  # committed since the claim's snapshot
+    except IntegrityError:  # committed since we looked
         return _verdict(_read(cursor, sql, candidate.identity))
     except OperationalError as error:
         if error.args and error.args[0] in _CONTENDED:
-            # Perhaps a neighbour's gap lock, perhaps a deadlock that ended this transaction.
-            return InFlight(certain=False)
+            # The probe met this very row; the insert perhaps a neighbour's gap, or a deadlock.
+            return InFlight(certain)
         raise
 
 

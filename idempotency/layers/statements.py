@@ -16,13 +16,13 @@ from idempotency.models import IdempotencyRecord
 class Statements:
     """SQL with named parameters; the empty string where a vendor needs no such statement."""
 
-    #: One row where the key is ours: by RETURNING, or counted where there is none.
+    #: One row where the key is ours (PostgreSQL, SQLite), or an insert of a new key.
     claim: str
     #: What the key's row says now.
     read: str
     #: Stores the reply under the fence.
     finish: str
-    #: Fails at once where another transaction has the row (MySQL).
+    #: Fails at once where another transaction has the row (MariaDB, MySQL).
     probe: str = ""
     #: Claims a forgotten row, where the claim itself cannot (MariaDB, MySQL).
     take_over: str = ""
@@ -82,7 +82,7 @@ def statements(connection: BaseDatabaseWrapper) -> Statements:
         case "sqlite":
             return _returning(_SQLITE)
         case "mysql":
-            return _counting(mariadb=bool(getattr(connection, "mysql_is_mariadb", False)))
+            return _in_steps(mariadb=bool(getattr(connection, "mysql_is_mariadb", False)))
         case vendor:
             raise NotImplementedError(
                 "The idempotency ledger runs on PostgreSQL, MariaDB, MySQL and SQLite, not on"
@@ -95,8 +95,9 @@ def _returning(dialect: _Dialect) -> Statements:
     # NOT EXISTS keeps a duplicate from waiting on, or locking, a settled record; ON CONFLICT
     # closes the race with a claim that committed after this statement took its snapshot.
     settled = f"(purge_at IS NULL OR purge_at > {dialect.now})"
+    names, values = _inserted(dialect)
     claim = (
-        f"{_insert(dialect)}"
+        f"INSERT INTO {_TABLE} ({names}) SELECT {values}"
         f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED} AND {settled}){dialect.guard}"
         f" ON CONFLICT (scope, key) DO UPDATE SET attempt = {_TABLE}.attempt + 1,"
         f" {_renewed(dialect)} WHERE {_TABLE}.purge_at <= {dialect.now} RETURNING id, attempt"
@@ -106,20 +107,20 @@ def _returning(dialect: _Dialect) -> Statements:
 
 
 @lru_cache(maxsize=2)
-def _counting(*, mariadb: bool) -> Statements:
+def _in_steps(*, mariadb: bool) -> Statements:
     dialect = _MYSQL
     # Never wait for another transaction's row: its commit may be a minute away.
     at_once = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR " if mariadb else ""
     mine = "id = %(id)s AND attempt = %(attempt)s"
-    claim = (
-        f"{at_once}{_insert(dialect)} FROM dual"
-        f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED})"
-    )
+    names, values = _inserted(dialect)
     return Statements(
-        claim=claim,
+        # VALUES, not SELECT: that would hold the table's AUTO-INC lock and stop other keys.
+        claim=f"{at_once}INSERT INTO {_TABLE} ({names}) VALUES ({values})",
         read=_read(dialect),
         finish=_finish(dialect),
-        probe="" if mariadb else f"SELECT id FROM {_TABLE} WHERE {_NAMED} FOR UPDATE NOWAIT",
+        # A locking read of one row takes no gap, as the insert's check for duplicates does: a
+        # crowd that polls its key must not stop its neighbours.
+        probe=f"SELECT id FROM {_TABLE} WHERE {_NAMED} FOR UPDATE NOWAIT",
         take_over=f"{at_once}UPDATE {_TABLE} SET attempt = attempt + 1, {_renewed(dialect)}"
         f" WHERE {mine} AND purge_at <= {dialect.now}",
         finished=f"SELECT {dialect.epoch.format('expires_at')} FROM {_TABLE} WHERE {mine}",
@@ -145,9 +146,9 @@ def _written(dialect: _Dialect) -> dict[str, str]:
     }
 
 
-def _insert(dialect: _Dialect) -> str:
+def _inserted(dialect: _Dialect) -> tuple[str, str]:
     columns = {"scope": "%(scope)s", "`key`": "%(key)s", "attempt": "1"} | _written(dialect)
-    return f"INSERT INTO {_TABLE} ({', '.join(columns)}) SELECT {', '.join(columns.values())}"
+    return ", ".join(columns), ", ".join(columns.values())
 
 
 def _renewed(dialect: _Dialect) -> str:

@@ -1,0 +1,1 @@
+"""A small project application that the suites protect."""
