@@ -29,23 +29,23 @@ class Settings:
 
     @property
     def IDEMPOTENCY_IN_FLIGHT(self) -> str:
-        """What a duplicate of a running request does: "wait" for the reply, or "reject" with 409."""
+        """What a duplicate of a running request does: "wait" for its reply, or "reject"."""
         return str(self._get("IDEMPOTENCY_IN_FLIGHT", "wait"))
 
     @property
     def IDEMPOTENCY_WAIT_TIMEOUT(self) -> Duration:
-        """Longest wait of a duplicate. 10 s: below the usual 30 s of proxies and clients."""
-        return self._get("IDEMPOTENCY_WAIT_TIMEOUT", timedelta(seconds=10))  # type: ignore[no-any-return] # held by a check
+        """Longest wait of a duplicate. 10 s: below the 30 s of most proxies."""
+        return self._duration("IDEMPOTENCY_WAIT_TIMEOUT", timedelta(seconds=10))
 
     @property
     def IDEMPOTENCY_TTL(self) -> Duration:
-        """How long a reply is replayed, from its finish. 24 h: a client's retries rarely last a day."""
-        return self._get("IDEMPOTENCY_TTL", timedelta(hours=24))  # type: ignore[no-any-return] # held by a check
+        """How long a reply is replayed. 24 h: a client's retries rarely last a day."""
+        return self._duration("IDEMPOTENCY_TTL", timedelta(hours=24))
 
     @property
     def IDEMPOTENCY_TOMBSTONE(self) -> Duration:
         """How long after that a late retry is still refused rather than run anew."""
-        return self._get("IDEMPOTENCY_TOMBSTONE", timedelta(hours=24))  # type: ignore[no-any-return] # held by a check
+        return self._duration("IDEMPOTENCY_TOMBSTONE", timedelta(hours=24))
 
     @property
     def IDEMPOTENCY_KEY_FORMAT(self) -> str:
@@ -85,11 +85,11 @@ class Settings:
     @property
     def IDEMPOTENCY_LOCK_TIMEOUT(self) -> Duration:
         """Life of the Redis lock, and the longest silence of a handler inside its transaction."""
-        return self._get("IDEMPOTENCY_LOCK_TIMEOUT", timedelta(seconds=60))  # type: ignore[no-any-return] # held by a check
+        return self._duration("IDEMPOTENCY_LOCK_TIMEOUT", timedelta(seconds=60))
 
     @property
     def IDEMPOTENCY_MAX_WAITERS(self) -> int:
-        """Requests that may wait in one process, all keys together: a storm must not eat the pool."""
+        """Waiting requests in one process, all keys together: no storm eats the pool."""
         return int(self._get("IDEMPOTENCY_MAX_WAITERS", 4))
 
     @property
@@ -101,6 +101,10 @@ class Settings:
     def IDEMPOTENCY_PREFIX(self) -> str:
         """Prefix of every Redis name; a new one starts a new cache epoch."""
         return str(self._get("IDEMPOTENCY_PREFIX", "idempotency"))
+
+    def _duration(self, name: str, default: Duration) -> Duration:
+        value: Duration = self._get(name, default)
+        return value
 
     @staticmethod
     def _get(name: str, default: Any) -> Any:

@@ -15,8 +15,27 @@ FIRST_PAUSE = 0.005
 #: Each pause is so much longer: eight looks in the first half second, then LOOK_EVERY.
 GROWTH = 1.6
 
-_waiting = 0
-_lock = threading.Lock()
+
+class _Places:
+    """How many requests of this process wait."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        with self._lock:
+            if self._taken >= conf.IDEMPOTENCY_MAX_WAITERS:
+                return False
+            self._taken += 1
+            return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
+_places = _Places()
 
 
 class Waiter:
@@ -39,10 +58,8 @@ class Waiter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        global _waiting
         if self._placed:
-            with _lock:
-                _waiting -= 1
+            _places.give_back()
 
     @property
     def waited(self) -> bool:
@@ -51,16 +68,10 @@ class Waiter:
 
     def may_wait(self) -> bool:
         """Takes a place in the crowd, once. False where it is full or the time is up."""
-        global _waiting
         if time.monotonic() >= self._deadline:
             return False
-        if not self._placed:
-            with _lock:
-                if _waiting >= conf.IDEMPOTENCY_MAX_WAITERS:
-                    return False
-                _waiting += 1
-            self._placed = True
-        return True
+        self._placed = self._placed or _places.take()
+        return self._placed
 
     def slice(self) -> float:
         """Seconds to the next look at the ledger, within the deadline."""
@@ -68,6 +79,6 @@ class Waiter:
 
     def pause(self) -> None:
         """Sleep, each time a little longer, so that a crowd does not ask in step."""
-        length = self._pause * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, no secret
+        length = self._pause * random.uniform(0.75, 1.0)
         time.sleep(max(0.0, min(length, self._deadline - time.monotonic())))
         self._pause = min(self._pause * GROWTH, LOOK_EVERY)

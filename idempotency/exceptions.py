@@ -6,7 +6,6 @@ from typing import Any
 
 from rest_framework.exceptions import APIException
 
-
 #: The media type of problem details (RFC 9457).
 PROBLEM_JSON = "application/problem+json"
 

@@ -25,7 +25,7 @@ _OPERATION = re.compile(r"[A-Za-z0-9_.:~-]+")
 
 def check_operation(name: str) -> str:
     """The name, if it can be part of a scope. Raises ValueError, saying what is wrong."""
-    if not isinstance(name, str) or not _OPERATION.fullmatch(name) or len(name) > MAX_OPERATION:
+    if not _OPERATION.fullmatch(name) or len(name) > MAX_OPERATION:
         raise ValueError(
             f"An idempotency operation is 1 to {MAX_OPERATION} letters, digits and . _ : ~ -"
             f" (no slash: it ends the caller in the scope), not {name!r}."
@@ -91,8 +91,8 @@ def auth_caller(auth: Any) -> str:
     if isinstance(auth, Mapping) and auth.get("sub"):
         return f"auth:{json.dumps([auth.get('iss'), auth['sub']])}"
     raise ImproperlyConfigured(
-        f"IdempotencyMixin cannot name the caller behind request.auth of {type(auth).__name__}:"
-        " override get_idempotency_caller()."
+        "IdempotencyMixin cannot name this caller: the user has no primary key, and request.auth"
+        f" is {type(auth).__name__}. Override get_idempotency_caller()."
     )
 
 

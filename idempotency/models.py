@@ -1,13 +1,19 @@
 """The ledger's table: one row a (scope, key), the only truth about who owns a key."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
 
+# Django's fields take type parameters in their stubs only.
+if TYPE_CHECKING:
+    _CharField = models.CharField[str, str]
+else:
+    _CharField = models.CharField
 
-class ByteExactField(models.CharField):
+
+class ByteExactField(_CharField):
     """ASCII text that compares as bytes on every vendor.
 
     MariaDB and MySQL merge case and trailing spaces in their text types, so the column is binary

@@ -1,4 +1,4 @@
-"""What an operation promises: one frozen value, made once, resolved against the settings per request."""
+"""What an operation promises: one frozen value, resolved against the settings per request."""
 
 import re
 from collections.abc import Set as AbstractSet
@@ -152,7 +152,7 @@ def _duration(name: str, value: Duration | None) -> timedelta | None:
     return span
 
 
-def _check_key_format(value: str | None) -> None:
+def _check_key_format(value: Any) -> None:
     if value is None or value in KEY_FORMATS:
         return
     if not isinstance(value, str) or not value:

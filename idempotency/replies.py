@@ -6,6 +6,7 @@ from http import HTTPStatus
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 
 from idempotency.conf import conf
 from idempotency.outcomes import Reply, StoredReply
@@ -43,9 +44,8 @@ NOT_STORED = frozenset(
 
 def render(response: HttpResponseBase) -> HttpResponseBase:
     """The response with its content made: inside the transaction, and once."""
-    if hasattr(response, "render") and callable(response.render) and not response.is_rendered:
-        rendered: HttpResponseBase = response.render()
-        return rendered
+    if isinstance(response, SimpleTemplateResponse):  # DRF's Response is one too
+        return response.render()
     return response
 
 

@@ -11,7 +11,7 @@ PAUSE = 5.0
 
 
 class Breaker:
-    """Closed, open, or open with one probe under way. Safe for threads; one a process and server."""
+    """Closed, open, or open with one probe under way. Safe for threads; one a server."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

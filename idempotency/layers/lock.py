@@ -125,7 +125,8 @@ def wait(identity: Identity, limit: float) -> None:
     limit = min(limit, found.socket_timeout / 2)
     wake = _names(cache, identity)[2]
     # Moved onto itself, one token wakes every waiter in turn.
-    woken = _ask(found, lambda: [found.client.blmove(wake, wake, limit, "LEFT", "RIGHT")])
+    client: Any = found.client  # redis-py's own annotation wants whole seconds
+    woken = _ask(found, lambda: [client.blmove(wake, wake, limit, "LEFT", "RIGHT")])
     if woken is None:
         time.sleep(min(limit, _FAILED_WAIT))
 

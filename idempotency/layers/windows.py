@@ -44,8 +44,12 @@ class _Dialect:
     beginning: str
     #: `purge_at` such that it compares equal when it is sent back.
     moment: str = "purge_at"
-    #: The entries behind one position, up to another.
-    window: str = "(purge_at, id) > (%(at)s, %(at_id)s) AND (purge_at, id) <= (%(to)s, %(to_id)s)"
+    #: The entries behind one position, up to another. The plain range says nothing new, but lets
+    #: PostgreSQL see how few they are: it takes two comparisons of rows for half the table.
+    window: str = (
+        "purge_at >= %(at)s AND purge_at <= %(to)s"
+        " AND (purge_at, id) > (%(at)s, %(at_id)s) AND (purge_at, id) <= (%(to)s, %(to_id)s)"
+    )
     #: Names the index where the planner would not choose it.
     index: str = ""
 

@@ -1,5 +1,6 @@
-import idempotency.models
 from django.db import migrations, models
+
+import idempotency.models
 
 
 class Migration(migrations.Migration):

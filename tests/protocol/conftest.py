@@ -1,6 +1,5 @@
 """Every protocol test runs with the rooms on, off, raising, and in the process's own memory."""
 
-import socket
 from uuid import uuid4
 
 import pytest
@@ -16,21 +15,15 @@ from tests.app.models import Booking
 ROOMS = ("redis", "off", "raising", "local")
 
 
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(params=ROOMS)
-def rooms(request, settings, redis_db):
+def rooms(request, settings, redis_db, closed_port):
     """Which rooms there are; `settings.CACHES` says so, as in a project."""
     configured = dict(settings.CACHES["default"])
     match request.param:
         case "off":
             configured = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
         case "raising":
-            configured["LOCATION"] = f"redis://127.0.0.1:{closed_port()}/0"
+            configured["LOCATION"] = f"redis://127.0.0.1:{closed_port}/0"
         case "local":
             configured = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
     settings.CACHES = {"default": configured}

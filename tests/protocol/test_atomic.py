@@ -21,9 +21,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 def book(status=201):
     """A handler: one effect, one reply that tells it apart."""
     booking = Booking.objects.create(name="Ada")
-    return HttpResponse(
-        f'{{"id":{booking.pk}}}', status=status, content_type="application/json"
-    )
+    return HttpResponse(f'{{"id":{booking.pk}}}', status=status, content_type="application/json")
 
 
 def age(**shifts):
@@ -63,7 +61,11 @@ def test_it_is_the_cache_that_answers_where_there_is_one(ask, rooms):
 
 
 def test_other_keys_callers_and_operations_run_themselves(ask, bookings):
-    replies = {ask(book).content, ask(book, key="other").content, ask(book, caller="user:2").content}
+    replies = {
+        ask(book).content,
+        ask(book, key="other").content,
+        ask(book, caller="user:2").content,
+    }
     assert len(replies) == bookings() == 3
 
 

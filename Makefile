@@ -1,0 +1,50 @@
+# Everything here runs on a machine that has Python 3.11 or newer, make and a shell, and no more.
+#
+#   make lint                       style, types, import layers, migrations
+#   make test                       the whole suite on embedded servers
+#   make demo ARGS="--students 50"  the registration window
+#   make bench ARGS="..."           figures, as ratios in one run
+#   make test VENV=.venv-3.13 PYTHON=python3.13
+
+.POSIX:
+
+PYTHON = python3
+VENV = .venv
+ARGS =
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+# What runs on every vendor of the database.
+VENDOR_SUITES = tests/protocol tests/contracts
+
+.PHONY: lint test demo bench clean
+
+$(READY): requirements.txt setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is missing or older than 3.11: make $(MAKECMDGOALS) PYTHON=python3.x" >&2; \
+		exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements.txt -e .
+	@touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	DJANGO_SETTINGS_MODULE=settings.lint $(BIN)/python manage.py makemigrations --check --dry-run
+
+# Two runs, because Django has one default database a process.
+test: $(READY)
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest $(VENDOR_SUITES)
+	$(BIN)/python -m pytest
+
+demo: $(READY)
+	$(BIN)/python manage.py demo $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache \
+		.pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,128 @@
+"""What is measured: a view, how it is asked, and what must have happened afterwards."""
+
+import itertools
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from django_redis import get_redis_connection
+
+from benchmarks import calls, peers
+from benchmarks.models import Enrollment
+from benchmarks.views import FLOOR
+
+
+class Kind(StrEnum):
+    """What a request of the case does."""
+
+    #: Sends a fixed reply from Redis.
+    FLOOR = "floor"
+    #: Creates without protection.
+    BARE = "bare"
+    #: Gets the stored reply.
+    REPLAY = "replay"
+    #: Creates under a new key.
+    FIRST = "first request"
+
+    @property
+    def base(self) -> "Kind":
+        """What its time is compared with."""
+        return Kind.FLOOR if self in (Kind.FLOOR, Kind.REPLAY) else Kind.BARE
+
+
+class WrongReplyError(Exception):
+    """A request did not do what its case says, so its time means nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    name: str
+    kind: Kind
+    path: str
+    middleware: tuple[str, ...] = ()
+    #: Settings that hold while it is measured, made anew each round.
+    settings: Callable[[], Mapping[str, Any]] = dict
+    #: Whether a peer's replay comes before or after authentication; empty for our own.
+    replays: str = ""
+    #: The keys that were used already, and their replies.
+    seeded: dict[str, bytes] = field(default_factory=dict)
+
+    def seed(self, size: int) -> None:
+        """Run what the case will replay."""
+        if self.kind is Kind.REPLAY:
+            for key in [str(uuid.uuid4()) for _ in range(size)]:
+                self.seeded[key] = self._sent(key).body
+        elif self.kind is Kind.FLOOR:
+            get_redis_connection("default").set(FLOOR, b'{"id":1,"student":"s","course":"CS101"}')
+
+    def send(self, size: int) -> dict[str, calls.Reply]:
+        """The replies to so many requests, by key."""
+        keys = list(itertools.islice(self.seeded or _new_keys(), size))
+        with calls.settings_as(**self.settings()):
+            return {key: self._sent(key) for key in keys}
+
+    def check(self, replies: Mapping[str, calls.Reply]) -> None:
+        """Raises WrongReplyError unless creates made one row a key, and replays none."""
+        students = [_student(key) for key in replies]
+        made = Enrollment.objects.filter(student__in=students).values_list("student", flat=True)
+        if sorted(made) != ([] if self.kind is Kind.FLOOR else sorted(students)):
+            raise WrongReplyError(f"{len(made)} rows for {len(students)} keys")
+        for key, reply in replies.items():
+            first = self.seeded.get(key, reply.body)
+            if json.loads(reply.body) != json.loads(first):
+                raise WrongReplyError(f"replayed {reply.body!r} instead of {first!r}")
+
+    def _sent(self, key: str) -> calls.Reply:
+        request = calls.environ(self.path, key, _student(key))
+        reply = calls.send(calls.handler(self.middleware), request)
+        if reply.status != 201:
+            raise WrongReplyError(f"{reply.status} {reply.body!r}")
+        return reply
+
+
+def _new_keys() -> Iterator[str]:
+    while True:
+        yield str(uuid.uuid4())
+
+
+def _student(key: str) -> str:
+    return f"s-{key}"
+
+
+def _emptied() -> Mapping[str, Any]:
+    """A new epoch: nothing of the old one is found, as if Redis had been emptied."""
+    return {"IDEMPOTENCY_PREFIX": f"epoch-{uuid.uuid4()}"}
+
+
+def _stopped() -> Mapping[str, Any]:
+    return {"IDEMPOTENCY_CACHE": "stopped"}
+
+
+def cases() -> list[Case]:
+    """Floor, bare, ours, and the peers that can run."""
+    ours = [
+        Case("floor: view and one GET", Kind.FLOOR, "floor"),
+        Case("bare: view, BEGIN, INSERT, COMMIT", Kind.BARE, "bare"),
+        Case("ours", Kind.REPLAY, "protected"),
+        Case("ours, Redis emptied", Kind.REPLAY, "protected", settings=_emptied),
+        Case("ours, Redis stopped", Kind.REPLAY, "protected", settings=_stopped),
+        Case("ours", Kind.FIRST, "protected"),
+        Case("ours, Redis stopped", Kind.FIRST, "protected", settings=_stopped),
+    ]
+    theirs = [
+        Case(
+            f"{found.peer.name} {found.version}",
+            kind,
+            found.peer.path,
+            found.peer.middleware,
+            replays=found.peer.replays,
+        )
+        for kind in (Kind.REPLAY, Kind.FIRST)
+        for found in peers.runnable()
+    ]
+    return ours + theirs

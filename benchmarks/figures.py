@@ -1,0 +1,140 @@
+"""What a run found, as plain values: the tables and the JSON show the same."""
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import django
+import rest_framework
+from django.db import connection
+from redis import Redis
+
+from benchmarks.cases import Kind
+from benchmarks.counts import Count
+from benchmarks.crowd import Crowd, Outcome
+from benchmarks.measure import Series, quantile, ratio
+from benchmarks.views import WORK
+
+#: What the figures of this package have to reach.
+REPLAY_LIMIT, FIRST_LIMIT = 1.6, 1.8
+
+Row = dict[str, Any]
+
+
+def environment() -> Row:
+    """The versions and the machine; only ratios travel from one machine to the next."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('server_version'), current_setting('fsync')")
+        postgres, fsync = cursor.fetchone()
+    with Redis.from_url(os.environ["REDIS_URL"]) as client:
+        server = client.info("server")["redis_version"]
+    return {
+        "python": platform.python_version(),
+        "django": django.__version__,
+        "djangorestframework": rest_framework.VERSION,
+        "postgresql": postgres,
+        "fsync": fsync,
+        "redis": server,
+        "processors": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def timing(series: Series, bases: Mapping[Kind, Series]) -> Row:
+    """One case: microseconds, and the ratio to its base."""
+    case = series.case
+    row: Row = {"name": case.name, "kind": str(case.kind), "replays": case.replays}
+    if series.failure:
+        return row | {"failure": series.failure}
+    compared = ratio(series, bases[case.kind.base])
+    return row | {
+        "p50_us": round(series.p50),
+        "p95_us": round(series.p95),
+        "processor_us": round(statistics.median(series.processor)),
+        "ratio": round(compared.middle, 3),
+        "ratio_low": round(compared.low, 3),
+        "ratio_high": round(compared.high, 3),
+        "base": str(case.kind.base),
+    }
+
+
+def counted(count: Count) -> Row:
+    """One request's commands."""
+    return {
+        "name": count.case.name,
+        "kind": str(count.case.kind),
+        "redis": list(count.redis),
+        "redis_in_scripts": list(count.scripted),
+        "sql": list(count.sql),
+        "transactions": count.transactions,
+        "savepoints": count.savepoints,
+    }
+
+
+def gathered(crowd: Crowd, outcomes: list[Outcome]) -> Row:
+    """A crowd: who was served, how late, and how often the handler ran."""
+    served = [outcome.reply for outcome in outcomes if outcome.reply.status == 201]
+    refused = [outcome.reply for outcome in outcomes if outcome.reply.status == 409]
+    commits = {one.key: one.committed for one in outcomes if one.committed is not None}
+    executed = sum(outcome.committed is not None for outcome in outcomes)
+    woken = [
+        (one.reply.ended - commits[one.key]) * 1e3
+        for one in outcomes
+        if one.committed is None and one.reply.status == 201
+    ]
+    bodies = {(one.key, one.reply.body) for one in outcomes if one.reply.status == 201}
+    return {
+        "name": crowd.name,
+        "keys": crowd.keys,
+        "requests_a_key": crowd.requests,
+        "processes": crowd.processes,
+        "handler_ms": WORK * 1e3,
+        "served": len(served),
+        "refused_409": len(refused),
+        "other": len(outcomes) - len(served) - len(refused),
+        "duplicates": executed - crowd.keys,
+        "different_replies": len(bodies) - crowd.keys,
+        "p50_ms": _milliseconds((reply.microseconds / 1e3 for reply in served), 0.5),
+        "p99_ms": _milliseconds((reply.microseconds / 1e3 for reply in served), 0.99),
+        "wake_up_p50_ms": _milliseconds(woken, 0.5),
+        "wake_up_p99_ms": _milliseconds(woken, 0.99),
+    }
+
+
+def _milliseconds(values: Iterable[float], share: float) -> float | None:
+    known = list(values)
+    if not known:
+        return None
+    return round(statistics.median(known) if share == 0.5 else quantile(known, share), 1)
+
+
+def targets(timings: list[Row], crowds: list[Row]) -> list[Row]:
+    """What has to hold, and whether it does in this run."""
+    ours = {row["kind"]: row["ratio"] for row in timings if row["name"] == "ours"}
+    rivals = {
+        row["name"]: row["ratio"]
+        for row in timings
+        if row["kind"] == Kind.REPLAY and row["replays"] == "after auth" and "ratio" in row
+    }
+    replay, first = ours[Kind.REPLAY], ours[Kind.FIRST]
+    found = [
+        _target(f"replay at most {REPLAY_LIMIT} x floor", replay, replay <= REPLAY_LIMIT),
+        _target(f"first request at most {FIRST_LIMIT} x bare", first, first <= FIRST_LIMIT),
+    ]
+    if rivals:
+        name, best = min(rivals.items(), key=lambda item: item[1])
+        found.append(
+            _target(
+                f"replay ahead of every peer after authentication ({name})", best, replay < best
+            )
+        )
+    if crowds:
+        wrong = sum(row["duplicates"] + row["different_replies"] for row in crowds)
+        found.append(_target("no duplicate, no second reply in a crowd", wrong, wrong == 0))
+    return found
+
+
+def _target(name: str, value: float, met: bool) -> Row:
+    return {"name": name, "value": value, "met": met}

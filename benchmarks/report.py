@@ -1,0 +1,105 @@
+"""The figures as tables for people."""
+
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import Kind
+from benchmarks.figures import Row
+
+
+def show(console: Console, figures: dict[str, Any]) -> None:
+    """Print every table of a run."""
+    console.print(", ".join(f"{name} {value}" for name, value in figures["environment"].items()))
+    console.print(f"{figures['rounds']} rounds, interleaved; a ratio is the rounds' median")
+    for kind in (Kind.REPLAY, Kind.FIRST):
+        console.print(_timings(kind, figures["timings"]))
+    for missing in figures["missing_peers"]:
+        console.print(f"not measured: {missing['name']}: {missing['reason']}", style="yellow")
+    console.print(_counts(figures["counts"]))
+    if figures["crowds"]:
+        console.print(_crowds(figures["crowds"]))
+    for target in figures["targets"]:
+        verdict = "met   " if target["met"] else "MISSED"
+        style = "green" if target["met"] else "bold red"
+        console.print(f"{verdict}  {target['name']}: {target['value']}", style=style)
+
+
+def _timings(kind: Kind, rows: list[Row]) -> Table:
+    table = _table(
+        f"{kind}, against {kind.base}",
+        "",
+        "ratio",
+        "middle half",
+        "p50 us",
+        "p95 us",
+        "cpu us",
+        "replays",
+    )
+    for row in rows:
+        if row["kind"] not in (kind, kind.base):
+            continue
+        if "failure" in row:
+            table.add_row(row["name"], "failed", row["failure"])
+            continue
+        table.add_row(
+            row["name"],
+            f"{row['ratio']:.2f}",
+            f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+            str(row["p50_us"]),
+            str(row["p95_us"]),
+            str(row["processor_us"]),
+            row["replays"],
+            style="bold" if row["name"].startswith("ours") else "",
+        )
+    return table
+
+
+def _counts(rows: list[Row]) -> Table:
+    table = _table(
+        "what one request asks for (not counted: a peer's own pool of database connections)",
+        "",
+        "",
+        "Redis",
+        "SQL",
+        "BEGIN",
+        "SAVEPOINT",
+    )
+    for row in rows:
+        numbers = (len(row["redis"]), len(row["sql"]), row["transactions"], row["savepoints"])
+        table.add_row(row["name"], row["kind"], *map(str, numbers))
+    return table
+
+
+def _crowds(rows: list[Row]) -> Table:
+    table = _table(
+        f"crowds, ms: the handler takes {rows[0]['handler_ms']:.0f}; waking counts from its commit",
+        "",
+        "requests",
+        "served",
+        "409",
+        "other",
+        "twice run",
+        "p50 ms",
+        "p99",
+        "wake p50",
+        "wake p99",
+    )
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['keys']} x {row['requests_a_key']}",
+            *(str(row[name]) for name in ("served", "refused_409", "other", "duplicates")),
+            *(str(row[name]) for name in ("p50_ms", "p99_ms", "wake_up_p50_ms", "wake_up_p99_ms")),
+        )
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right")
+    return table

@@ -1,0 +1,65 @@
+"""The create view in its forms: at its least, bare, and protected."""
+
+import time
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.http import HttpResponse
+from django_redis import get_redis_connection
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from benchmarks.models import Enrollment
+from idempotency.views import IdempotencyMixin
+
+#: Where the floor's reply lies in Redis.
+FLOOR = "benchmarks:floor"
+#: Seconds of work in the handler of the crowd's view.
+WORK = 0.05
+#: When a handler's transaction committed, by student; read and emptied by the crowd.
+commits: dict[str, float] = {}
+
+
+def enroll(data: Any) -> dict[str, Any]:
+    """The business: one insert."""
+    row = Enrollment.objects.create(student=data["student"], course=data["course"])
+    return {"id": row.pk, "student": row.student, "course": row.course}
+
+
+class Floor(APIView):
+    """The least that a replay can do: one GET, and the bytes as they are."""
+
+    def post(self, request: Request) -> HttpResponse:
+        body = get_redis_connection("default").get(FLOOR)
+        return HttpResponse(body, status=201, content_type="application/json")
+
+
+class Bare(APIView):
+    """The unprotected create: BEGIN, one insert, COMMIT."""
+
+    def post(self, request: Request) -> Response:
+        with transaction.atomic():
+            return Response(enroll(request.data), status=201)
+
+
+class Protected(IdempotencyMixin, APIView):
+    """The same behind the mixin, which brings the transaction."""
+
+    def post(self, request: Request) -> Response:
+        return Response(enroll(request.data), status=201)
+
+
+class Slow(IdempotencyMixin, APIView):
+    """The same with some work in it, telling when it committed."""
+
+    def post(self, request: Request) -> Response:
+        reply = enroll(request.data)
+        time.sleep(WORK)
+        transaction.on_commit(partial(_note_commit, reply["student"]))
+        return Response(reply, status=201)
+
+
+def _note_commit(student: str) -> None:
+    commits[student] = time.monotonic()

@@ -1,0 +1,1 @@
+"""A sample of three services, and the demo that storms them."""

@@ -1,0 +1,1 @@
+"""Takes enrollments: a seat from roster, an invoice from billing, then its own row."""

@@ -1,0 +1,20 @@
+"""How a refusal looks."""
+
+from typing import Any
+
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as drf_exception_handler
+
+from idempotency.exceptions import IdempotencyError
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's own, with the error's code beside its detail: clients act on codes, not on prose."""
+    response = drf_exception_handler(exc, context)
+    if response is None or not isinstance(exc, APIException):
+        return response
+    # The mixin's refusals have their code in problem details, which it only makes of a plain body.
+    if isinstance(exc.detail, str) and not isinstance(exc, IdempotencyError):
+        response.data["code"] = exc.detail.code
+    return response

@@ -1,0 +1,1 @@
+"""Seats: who sits in which course."""

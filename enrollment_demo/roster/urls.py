@@ -1,0 +1,11 @@
+"""The roster service's URLs."""
+
+from rest_framework.routers import SimpleRouter
+
+from enrollment_demo.demo.views import demo_urls, protected
+from enrollment_demo.roster.views import RosterEntryViewSet
+
+router = SimpleRouter()
+router.register("api/roster-entries", protected(RosterEntryViewSet))
+
+urlpatterns = [*router.urls, *demo_urls]

@@ -1,0 +1,23 @@
+"""System checks: every setting, and the traps of cache, database and views.
+
+manage.py check --tag idempotency
+manage.py check --tag idempotency --database default     # also asks the server
+"""
+
+from django.core.checks import Tags, register
+
+from idempotency.checks.cache import check_cache
+from idempotency.checks.database import check_configuration, check_deployment, check_server
+from idempotency.checks.settings import check_settings, check_surroundings
+from idempotency.checks.views import check_views
+
+#: The tag of them all.
+TAG = "idempotency"
+
+register(check_settings, TAG)
+register(check_surroundings, TAG)
+register(check_cache, TAG)
+register(check_configuration, TAG)
+register(check_deployment, TAG, deploy=True)
+register(check_server, TAG, Tags.database)
+register(check_views, TAG)

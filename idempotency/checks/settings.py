@@ -1,0 +1,88 @@
+"""Every IDEMPOTENCY_* setting, what it must agree with, and names that nothing reads."""
+
+import reprlib
+from difflib import get_close_matches
+from typing import Any, Final
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - its own name
+
+from idempotency.checks.rules import RULES, lasts
+from idempotency.conf import Settings, conf, seconds
+
+_MISSING: Final = object()
+
+#: The settings that something reads.
+KNOWN: Final = frozenset(name for name in vars(Settings) if name.startswith("IDEMPOTENCY_"))
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """The type and range of each, and names that are probably misspelt."""
+    messages: list[CheckMessage] = [
+        Error(
+            f"{rule.name} must be {rule.wanted}, not {reprlib.repr(value)}.",
+            hint=rule.hint,
+            id=rule.id,
+        )
+        for rule in RULES
+        if (value := getattr(settings, rule.name, _MISSING)) is not _MISSING
+        and not rule.holds(value)
+    ]
+    for name in sorted(dir(settings)):
+        if name.startswith("IDEMPOTENCY_") and name not in KNOWN:
+            near = get_close_matches(name, sorted(KNOWN), n=1)
+            messages.append(
+                Warning(
+                    f"{name} is a setting that nothing reads.",
+                    hint=f"Did you mean {near[0]}?" if near else "Remove it.",
+                    id="idempotency.W001",
+                )
+            )
+    return messages
+
+
+def check_surroundings(**kwargs: Any) -> list[CheckMessage]:
+    """What settings must agree with: each other, and those of Django and its neighbours."""
+    messages: list[CheckMessage] = []
+    lock, wait = conf.IDEMPOTENCY_LOCK_TIMEOUT, conf.IDEMPOTENCY_WAIT_TIMEOUT
+    if lasts(0)(lock) and lasts(0)(wait) and seconds(lock) < seconds(wait):
+        messages.append(
+            Warning(
+                "IDEMPOTENCY_LOCK_TIMEOUT is shorter than IDEMPOTENCY_WAIT_TIMEOUT: a handler that"
+                " a duplicate would still wait for has lost its transaction by then.",
+                hint="Raise IDEMPOTENCY_LOCK_TIMEOUT, or lower IDEMPOTENCY_WAIT_TIMEOUT.",
+                id="idempotency.W002",
+            )
+        )
+    if not settings.USE_TZ:
+        messages.append(
+            Warning(
+                "USE_TZ is False: records hold UTC, which MariaDB, MySQL and SQLite then show as"
+                " local time in the admin.",
+                hint="Set USE_TZ = True. What is replayed and purged is right in any case.",
+                id="idempotency.W003",
+            )
+        )
+    header = getattr(settings, "IDEMPOTENCY_HEADER", conf.IDEMPOTENCY_HEADER)
+    if (
+        apps.is_installed("corsheaders")
+        and isinstance(header, str)
+        and header.lower() not in _allowed_by_cors()
+    ):
+        messages.append(
+            Warning(
+                f"CORS_ALLOW_HEADERS lacks {header} (IDEMPOTENCY_HEADER): browsers of other origins"
+                " cannot send a key.",
+                hint=f'Set CORS_ALLOW_HEADERS = [*default_headers, "{header.lower()}"], and name'
+                f" {conf.IDEMPOTENCY_REPLAYED_HEADER} and Retry-After in CORS_EXPOSE_HEADERS.",
+                id="idempotency.W004",
+            )
+        )
+    return messages
+
+
+def _allowed_by_cors() -> set[str]:
+    # Without the setting, django-cors-headers allows a list of its own, which has no such header.
+    allowed = getattr(settings, "CORS_ALLOW_HEADERS", ())
+    return {str(name).lower() for name in allowed} if isinstance(allowed, list | tuple) else set()

@@ -1,0 +1,98 @@
+"""What a view class declares: which actions it protects, under which name, with which policy."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+
+from idempotency.identity import check_operation
+from idempotency.operation import SAFE_METHODS
+from idempotency.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One protected action."""
+
+    action: str
+    operation: str
+    policy: Policy
+
+
+def declaration(view: Any, method: str, action: str | None) -> Declaration | None:
+    """What `view`, an instance, declares for a method in lower case; `None`: not protected.
+
+    `action` is the viewset's; plain views have none and are known by their methods.
+    """
+    kind: Any = type(view)
+    name = action if is_viewset(kind) else method
+    if name is None or method in SAFE_METHODS:
+        return None
+    own = own_policies(kind)
+    if name not in own and name not in _names(kind):
+        return None
+    return Declaration(
+        action=name,
+        operation=check_operation(view.idempotency_operation or _default_name(kind, name)),
+        policy=own.get(name, view.idempotency_policy),
+    )
+
+
+def is_viewset(view: type) -> bool:
+    """Whether actions, rather than methods, name what the class does."""
+    return hasattr(view, "get_extra_actions")
+
+
+@lru_cache(maxsize=512)
+def own_policies(view: Any) -> Mapping[str, Policy]:
+    """The policies that `@action(idempotency_policy=...)` gives, by action and mapped method."""
+    if not is_viewset(view):
+        return {}
+    return {
+        name: extra.kwargs["idempotency_policy"]
+        for extra in view.get_extra_actions()
+        if "idempotency_policy" in extra.kwargs
+        for name in extra.mapping.values()
+    }
+
+
+def check_declarations(view: Any) -> None:
+    """Raises ImproperlyConfigured: a misspelt name would protect nothing, and say nothing."""
+    policies = [view.idempotency_policy, *own_policies(view).values()]
+    if not all(isinstance(policy, Policy) for policy in policies):
+        raise ImproperlyConfigured(f"{view.__name__}: an idempotency_policy must be a Policy.")
+    names = view.idempotency_actions
+    if names is None:
+        return
+    if not isinstance(names, AbstractSet):
+        raise ImproperlyConfigured(
+            f"{view.__name__}.idempotency_actions must be a set of names, not {names!r}."
+        )
+    for name in sorted(names):
+        if is_viewset(view):
+            known, kind = callable(getattr(view, name, None)), "an action"
+        else:
+            known = name in view.http_method_names and name not in SAFE_METHODS
+            kind = "an unsafe HTTP method in lower case"
+        if not known:
+            raise ImproperlyConfigured(
+                f"{view.__name__}.idempotency_actions names {name!r}, which is not {kind} of it."
+            )
+
+
+def _names(view: Any) -> AbstractSet[str]:
+    names: AbstractSet[str] | None = view.idempotency_actions
+    if names is not None:
+        return names
+    return {"create"} if is_viewset(view) else {"post"}
+
+
+@lru_cache(maxsize=512)
+def _default_name(view: Any, action: str) -> str:
+    config = apps.get_containing_app_config(view.__module__)
+    label = config.label if config is not None else view.__module__.partition(".")[0]
+    return f"{label}.{view.__name__}.{action}"

@@ -1,0 +1,246 @@
+"""The demo command from end to end, as a person runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis as client
+import requests
+
+from enrollment_demo.demo.backing import Backing
+from enrollment_demo.demo.services import ROOT
+from enrollment_demo.servers import Redis
+from tests.concurrent import until
+
+#: Seconds for a small demo on a loaded machine.
+PATIENCE = 300
+
+COMMON = {
+    "students": int,
+    "requests": int,
+    "enrollments": int,
+    "invoices": int,
+    "roster_entries": int,
+    "duplicates": int,
+}
+PROTECTED = COMMON | {
+    "replayed_from_cache": int,
+    "replayed_from_ledger": int,
+    "caught_by_constraint": int,
+    "p50_ms_replay": float,
+    "p95_ms_replay": float,
+}
+
+
+Run = subprocess.Popen[str]
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def demo() -> Iterator[Start]:
+    """Starts `manage.py demo`; whatever a failed test leaves behind is ended."""
+    with ExitStack() as stack:
+
+        def start(environment: dict[str, str], *arguments: str) -> Run:
+            run = subprocess.Popen(
+                [sys.executable, "manage.py", "demo", *arguments],
+                cwd=ROOT,
+                env=environment | {"PYTHONUNBUFFERED": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            stack.enter_context(run)
+            stack.callback(run.kill)
+            return run
+
+        yield start
+
+
+def lines_until(run: Run, last: str) -> list[str]:
+    """What it prints up to a line that holds `last`."""
+    assert run.stdout is not None
+    overdue = threading.Timer(PATIENCE, run.kill)
+    overdue.start()
+    seen = []
+    try:
+        for line in run.stdout:
+            seen.append(line)
+            if last in line:
+                return seen
+    finally:
+        overdue.cancel()
+    pytest.fail("the demo ended early:\n" + "".join(seen))
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(
+        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes
+    )
+
+
+def test_from_end_to_end(demo: Start, plain_environment: dict[str, str], tmp_path: Path) -> None:
+    """Duplicates without the layers, none with them, and services to look at afterwards."""
+    figures = tmp_path / "figures.json"
+    run = demo(plain_environment, "--students", "8", "--serve", "--json", str(figures))
+    said = "".join(lines_until(run, "API "))
+    started = family(run.pid)
+
+    document = json.loads(figures.read_text())
+    assert list(document) == ["unprotected", "protected"]
+    for half, names in (("unprotected", COMMON), ("protected", PROTECTED)):
+        assert {name: type(value) for name, value in document[half].items()} == names
+        assert document[half]["students"] == 8
+    assert document["unprotected"]["duplicates"] > 0
+    assert document["protected"]["duplicates"] == 0
+    assert [document["protected"][kind] for kind in list(COMMON)[2:5]] == [8, 8, 8]
+    assert document["protected"]["replayed_from_ledger"] > 0
+    assert "duplicate rows" in said
+
+    log_in(said)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(PATIENCE) == 0, run.stdout.read() if run.stdout else ""
+    until(lambda: gone(started))
+
+
+def log_in(said: str) -> None:
+    """Into the admin site, as the demo says one can."""
+    address = re.search(r"admin site +(\S+)", said)
+    password = re.search(r"user admin, password (\S+)", said)
+    assert address
+    assert password
+    with requests.Session() as browser:
+        url = f"{address[1]}login/?next=/admin/enrollment/enrollment/"
+        browser.get(url, timeout=30)
+        form = {"username": "admin", "password": password[1]}
+        token = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        page = browser.post(url, data=form | token, timeout=30)
+        assert page.status_code == 200
+        assert "s-0008" in page.text
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGTERM, "postgres: checkpointer"), (signal.SIGINT, "demo.prepare")],
+)
+def test_an_interrupted_demo_leaves_no_process(
+    demo: Start, plain_environment: dict[str, str], number: signal.Signals, moment: str
+) -> None:
+    """Wherever it is: here, when the first server is up, and while the databases are filled."""
+    run = demo(plain_environment)
+    started = family_with(run, moment)
+
+    run.send_signal(number)
+
+    assert run.wait(PATIENCE) == 128 + number
+    until(lambda: gone(started))
+    assert run.stdout is not None
+    assert "Traceback" not in run.stdout.read()
+
+
+def test_a_killed_demo_leaves_no_process(demo: Start, plain_environment: dict[str, str]) -> None:
+    """Services and servers notice by themselves that their owner is gone."""
+    run = demo(plain_environment, "--students", "1")
+    started = family_with(run, "gunicorn", 8)  # four masters and their workers
+
+    run.kill()
+
+    run.wait(PATIENCE)
+    until(lambda: gone(started))
+
+
+def family_with(run: Run, word: str, number: int = 1) -> list[psutil.Process]:
+    """All processes below the run, once so many of them have the word in their command line."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert run.poll() is None, run.stdout.read() if run.stdout else ""
+        found = family(run.pid)
+        if sum(word in " ".join(command(process)) for process in found) >= number:
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"no process with {word!r} came up")
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--students", "0"], "from 1 to 10000, not '0'"),
+        (["--students", "many"], "from 1 to 10000, not 'many'"),
+        (["--seed", "x"], "invalid int value: 'x'"),
+        (["--json", "/no/such/folder/figures.json"], "/no/such/folder"),
+    ],
+)
+def test_bad_arguments(
+    demo: Start, plain_environment: dict[str, str], arguments: list[str], complaint: str
+) -> None:
+    """Refused at once, in words."""
+    run = demo(plain_environment, *arguments)
+    said, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode != 0
+    assert complaint in said
+    assert "Traceback" not in said
+
+
+def test_bad_servers(demo: Start, plain_environment: dict[str, str]) -> None:
+    """The variable is named, not the driver's stack."""
+    for variable, value in (
+        ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/x"),
+        ("DATABASE_URL", "mysql://127.0.0.1/x"),
+        ("REDIS_URL", "unix:///tmp/redis"),
+    ):
+        run = demo(plain_environment | {variable: value})
+        said, _ = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 1
+        assert variable in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.vendors("postgresql")
+def test_given_servers_are_left_as_they_were() -> None:
+    """Databases of the run's own, dropped at the end; Redis only cut off, for the run alone."""
+    given = os.environ["DATABASE_URL"]
+
+    def databases() -> set[str]:
+        with psycopg.connect(given) as connection:
+            return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+
+    before = databases()
+    with (
+        Redis() as redis,
+        Backing(["a", "b"], ["one", "two"], postgres_url=given, redis_url=redis.url(3)) as backing,
+    ):
+        backing.create_databases(lambda half: None)
+        assert len(databases() - before) == 4
+        assert backing.redis_url("b").endswith("/4")
+        with client.Redis.from_url(backing.redis_url("b"), retry=None) as connection:
+            connection.set("ours", 1)
+            backing.redis_away()
+            with pytest.raises(client.ConnectionError):
+                connection.get("ours")
+            backing.redis_back()
+            assert connection.get("ours") == b"1"
+            assert redis.running
+    assert databases() == before

@@ -1,0 +1,162 @@
+"""Redis stopped, hung, emptied and lying: slower, and nothing else."""
+
+import pickle
+import time
+
+import pytest
+from django.http import HttpResponse
+
+from idempotency import events
+from idempotency.layers import breaker
+from tests.app.models import Booking
+from tests.concurrent import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def book():
+    return HttpResponse(f"{Booking.objects.create(name='Ada').pk}", status=201)
+
+
+def replayed(response):
+    return "Idempotent-Replayed" in response
+
+
+def failures():
+    return events.counts().get("cache_unavailable", 0)
+
+
+def entries(client, room):
+    return list(client.scan_iter(f"*:{room}"))
+
+
+def test_stopped_between_try_and_retry(ask, bookings, server):
+    first = ask(book)
+    server.kill()
+    before = failures()
+    again = ask(book)
+    assert replayed(again)
+    assert again.content == first.content
+    assert failures() > before
+    assert bookings() == 1
+
+
+def test_stopped_while_the_handler_runs(ask, bookings, server):
+    def book_and_kill():
+        server.kill()
+        return book()
+
+    first = ask(book_and_kill)
+    assert first.status_code == 201
+    assert ask(book).content == first.content
+    assert bookings() == 1
+
+
+def test_emptied_between_try_and_retry_it_is_filled_again(ask, bookings, client):
+    first = ask(book)
+    client.flushall()
+    assert ask(book).content == first.content
+    assert len(entries(client, "reply")) == 1
+    before = events.counts().get("replayed.cache", 0)
+    assert ask(book).content == first.content
+    assert events.counts()["replayed.cache"] == before + 1
+    assert bookings() == 1
+
+
+def test_hung_it_costs_its_time_outs_and_then_nothing(ask, bookings, server):
+    """With the breaker open, a request does not wait for the server at all."""
+    server.pause()
+    for number in range(breaker.FAILURES):
+        ask(book, key=f"slow-{number}")
+    before, started = failures(), time.monotonic()
+    for number in range(20):
+        ask(book, key=f"fast-{number}")
+    # One probe may fall into this; twenty time-outs of half a second cannot.
+    assert failures() - before <= 1
+    assert time.monotonic() - started < 5
+    assert bookings() == breaker.FAILURES + 20
+
+
+def test_it_is_noticed_when_it_comes_back(ask, server, client, monkeypatch):
+    monkeypatch.setattr(breaker, "PAUSE", 0.05)
+    server.kill()
+    for number in range(breaker.FAILURES + 1):
+        ask(book, key=f"{number}")
+    server.start()
+    until(lambda: ask(book, key="back") and entries(client, "reply"))
+
+
+GARBAGE = {
+    "empty": lambda entry: b"",
+    "text": lambda entry: b"not an entry",
+    "pickle": lambda entry: pickle.dumps({"status": 200}),
+    "truncated": lambda entry: entry[:-1],
+    "other version": lambda entry: b"\x02" + entry[1:],
+    "flipped": lambda entry: entry[:-2] + bytes([entry[-2] ^ 1]) + entry[-1:],
+    "head only": lambda entry: entry[:17],
+}
+
+
+@pytest.mark.parametrize("spoil", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_is_a_miss_and_is_replaced(ask, bookings, client, spoil):
+    first = ask(book)
+    (name,) = entries(client, "reply")
+    entry = client.get(name)
+    client.set(name, spoil(entry))
+    again = ask(book)
+    assert replayed(again)
+    assert again.content == first.content
+    assert client.get(name)[17:] == entry[17:]
+    assert not entries(client, "lock")
+    assert bookings() == 1
+
+
+def test_another_keys_entry_is_a_miss(ask, bookings, client):
+    """A valid entry, moved under another name: its HMAC binds it to its own."""
+    other = ask(book, key="other")
+    (moved,) = entries(client, "reply")
+    entry = client.get(moved)
+    mine = ask(book, key="mine")
+    (name,) = set(entries(client, "reply")) - {moved}
+    client.set(name, entry)
+    assert ask(book, key="mine").content == mine.content != other.content
+    assert bookings() == 2
+
+
+@pytest.mark.parametrize("room", ["reply", "lock", "wake"])
+def test_a_key_of_the_wrong_type_does_no_harm(ask, bookings, client, room):
+    first = ask(book)
+    (name,) = entries(client, "reply")
+    client.delete(name)
+    client.hset(name.replace(b":reply", f":{room}".encode()), "field", "value")
+    again = ask(book)
+    assert again.content == first.content
+    assert bookings() == 1
+
+
+def test_ignored_exceptions_are_not_read_as_no_record(ask, bookings, server, settings):
+    settings.DJANGO_REDIS_IGNORE_EXCEPTIONS = True
+    first = ask(book)
+    server.kill()
+    assert ask(book).content == first.content
+    assert bookings() == 1
+
+
+def test_a_process_that_lost_its_lock_publishes_nothing(ask, bookings, client):
+    """It was suspended past the time-out: another has the lock, perhaps a newer reply."""
+
+    def lose_the_lock():
+        (name,) = entries(client, "lock")
+        client.set(name, b"somebody else")
+        return book()
+
+    ask(lose_the_lock)
+    assert not entries(client, "reply")
+    assert [client.get(name) for name in entries(client, "lock")] == [b"somebody else"]
+    assert bookings() == 1
+
+
+def test_no_entry_outlives_its_record(ask, client):
+    ask(book, ttl=60)
+    (name,) = entries(client, "reply")
+    assert 0 < client.pttl(name) <= 60_000 - 900

@@ -1,0 +1,53 @@
+"""Brings up what the tests talk to, before pytest-django reads the settings.
+
+TEST_DATABASE      postgres (default), mariadb or sqlite: the vendor of the `default` database
+TEST_POSTGRES_URL  a server to use instead of the embedded PostgreSQL
+TEST_MARIADB_URL   the server for TEST_DATABASE=mariadb
+TEST_REDIS_URL     a numbered database, emptied by tests, instead of the embedded Redis
+"""
+
+import os
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from enrollment_demo.servers import Postgres, Redis
+
+VENDORS = ("postgres", "mariadb", "sqlite")
+
+
+def database_url(vendor: str, stack: ExitStack) -> str:
+    """The URL of the chosen vendor's database; what was started for it ends with the stack."""
+    if vendor == "sqlite":
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sqlite-"))
+        return f"sqlite:///{Path(directory, 'default.sqlite3')}"
+    if vendor not in VENDORS:
+        raise pytest.UsageError(f"TEST_DATABASE={vendor}: not one of {', '.join(VENDORS)}")
+    if url := os.environ.get(f"TEST_{vendor.upper()}_URL"):
+        return url
+    if vendor == "mariadb":
+        raise pytest.UsageError("TEST_DATABASE=mariadb needs TEST_MARIADB_URL")
+    return stack.enter_context(Postgres()).url("postgres")
+
+
+def redis_url(stack: ExitStack) -> str:
+    """The URL of the Redis database that tests may empty."""
+    return os.environ.get("TEST_REDIS_URL") or stack.enter_context(Redis()).url()
+
+
+# A wrapper runs before every plain hook, pytest-django's too.
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    stack = ExitStack()
+    early_config.add_cleanup(stack.close)
+    vendor = os.environ.setdefault("TEST_DATABASE", VENDORS[0])
+    os.environ["DATABASE_URL"] = database_url(vendor, stack)
+    os.environ["REDIS_URL"] = redis_url(stack)
+    yield
+
+
+def pytest_report_header() -> list[str]:
+    return [f"database: {os.environ['DATABASE_URL']}", f"redis: {os.environ['REDIS_URL']}"]
