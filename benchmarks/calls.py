@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
+from django.test.signals import setting_changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,24 @@ def send(application: WSGIHandler, request: dict[str, Any]) -> Reply:
 @contextmanager
 def settings_as(**values: Any) -> Iterator[None]:
     """Other settings for a while, without the wrapper of override_settings, which costs time."""
-    before = {name: getattr(settings, name) for name in values if hasattr(settings, name)}
-    for name, value in values.items():
-        setattr(settings, name, value)
+    before = {name: getattr(settings, name, _UNSET) for name in values}
+    _set(values)
     try:
         yield
     finally:
-        for name in values:
-            if name in before:
-                setattr(settings, name, before[name])
-            else:
-                delattr(settings, name)
+        _set(before)
+
+
+#: Stands for a setting that nobody has made.
+_UNSET = object()
+
+
+def _set(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if value is _UNSET:
+            delattr(settings, name)
+        else:
+            setattr(settings, name, value)
+        # Whoever keeps settings listens to this, as in tests.
+        known = None if value is _UNSET else value
+        setting_changed.send(sender=settings_as, setting=name, value=known, enter=True)

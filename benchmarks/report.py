@@ -17,7 +17,8 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     for kind in (Kind.REPLAY, Kind.FIRST):
         console.print(_timings(kind, figures["timings"]))
     for missing in figures["missing_peers"]:
-        console.print(f"not measured: {missing['name']}: {missing['reason']}", style="yellow")
+        told = f"not measured: {missing['name']}: {missing['reason']}"
+        console.print(told, style="yellow", markup=False)
     console.print(_counts(figures["counts"]))
     if figures["crowds"]:
         console.print(_crowds(figures["crowds"]))

@@ -1,9 +1,10 @@
-"""The settings, read live: `override_settings` and grep both just work."""
+"""The settings, read when asked for: `override_settings` and grep both just work."""
 
 from datetime import timedelta
 from typing import Any, Final
 
 from django.conf import settings
+from django.core.signals import setting_changed
 
 #: Seconds, or a timedelta; `seconds()` accepts both.
 Duration = timedelta | int | float
@@ -15,7 +16,33 @@ def seconds(value: Duration) -> float:
 
 
 class Settings:
-    """One typed property a setting, named exactly as the setting."""
+    """One typed property a setting, named exactly as the setting.
+
+    Values are kept until the settings change: an unset one is looked up by way of an exception,
+    and a request reads many. `override_settings` puts another object in the settings' place;
+    whoever changes them otherwise sends `setting_changed`.
+    """
+
+    def __init__(self) -> None:
+        self._source: object = None
+        self._known: dict[str, Any] = {}
+        self._generation = 0
+        setting_changed.connect(self._forget, dispatch_uid="idempotency.conf")
+
+    def _forget(self, **kwargs: Any) -> None:
+        self._source = None
+
+    @property
+    def generation(self) -> int:
+        """Another number after every change of the settings, for what is derived from them."""
+        self._refresh()
+        return self._generation
+
+    def _refresh(self) -> None:
+        lazy: Any = settings
+        if lazy._wrapped is not self._source:
+            self._source, self._known = lazy._wrapped, {}
+            self._generation += 1
 
     @property
     def IDEMPOTENCY_REQUIRED(self) -> bool:
@@ -106,9 +133,12 @@ class Settings:
         value: Duration = self._get(name, default)
         return value
 
-    @staticmethod
-    def _get(name: str, default: Any) -> Any:
-        return getattr(settings, name, default)
+    def _get(self, name: str, default: Any) -> Any:
+        self._refresh()
+        known = self._known
+        if name not in known:
+            known[name] = getattr(settings, name, default)
+        return known[name]
 
 
 conf: Final = Settings()

@@ -61,26 +61,33 @@ def own_policies(view: Any) -> Mapping[str, Policy]:
 
 
 def check_declarations(view: Any) -> None:
-    """Raises ImproperlyConfigured: a misspelt name would protect nothing, and say nothing."""
-    policies = [view.idempotency_policy, *own_policies(view).values()]
+    """Checks what a view, an instance, declares, when its URL is made.
+
+    Raises ImproperlyConfigured: a misspelt name would protect nothing, and say nothing.
+    """
+    kind: Any = type(view)
+    policies = [view.idempotency_policy, *own_policies(kind).values()]
     if not all(isinstance(policy, Policy) for policy in policies):
-        raise ImproperlyConfigured(f"{view.__name__}: an idempotency_policy must be a Policy.")
+        raise ImproperlyConfigured(f"{kind.__name__}: an idempotency_policy must be a Policy.")
+    if view.idempotency_operation is not None:
+        try:
+            check_operation(view.idempotency_operation)
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"{kind.__name__}: {error}") from None
     names = view.idempotency_actions
-    if names is None:
-        return
-    if not isinstance(names, AbstractSet):
+    if names is not None and not isinstance(names, AbstractSet):
         raise ImproperlyConfigured(
-            f"{view.__name__}.idempotency_actions must be a set of names, not {names!r}."
+            f"{kind.__name__}.idempotency_actions must be a set of names, not {names!r}."
         )
-    for name in sorted(names):
-        if is_viewset(view):
-            known, kind = callable(getattr(view, name, None)), "an action"
+    for name in sorted(names or ()):
+        if is_viewset(kind):
+            known, wanted = callable(getattr(kind, name, None)), "an action"
         else:
-            known = name in view.http_method_names and name not in SAFE_METHODS
-            kind = "an unsafe HTTP method in lower case"
+            known = name in kind.http_method_names and name not in SAFE_METHODS
+            wanted = "an unsafe HTTP method in lower case"
         if not known:
             raise ImproperlyConfigured(
-                f"{view.__name__}.idempotency_actions names {name!r}, which is not {kind} of it."
+                f"{kind.__name__}.idempotency_actions names {name!r}, which is not {wanted} of it."
             )
 
 

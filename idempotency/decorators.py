@@ -1,13 +1,14 @@
 """`idempotent_view`: the protocol for plain Django views."""
 
-import inspect
 import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn
 
+from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
+from django.utils.datastructures import MultiValueDict
 
 from idempotency import protocol, replies
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError
@@ -30,14 +31,16 @@ def idempotent_view(
     `anon`; it is dangerous to name two callers alike, or to believe a name from the request.
     Decorators that authenticate go above this one: a replay must come after them. Errors that
     the view raises are Django's to render, so none of them is remembered.
-    Raises ValueError for a bad name, TypeError for an async view.
+    Raises ValueError for a bad name, TypeError for what is no Policy and for an async view.
     """
     check_operation(operation)
-    promised = policy or Policy()
+    promised = Policy() if policy is None else policy
+    if not isinstance(promised, Policy):
+        raise TypeError(f"idempotent_view takes a Policy, not {policy!r}.")
     name_caller = caller or _user
 
     def decorate(view: View) -> View:
-        if inspect.iscoroutinefunction(view):
+        if iscoroutinefunction(view):
             raise TypeError(f"idempotent_view protects synchronous views, and {view!r} is async.")
 
         def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -86,10 +89,9 @@ def _user(request: HttpRequest) -> str:
 def _body(request: HttpRequest) -> Any:
     """Forms by field and file, JSON by value, anything else by its bytes."""
     if request.content_type in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        return {
-            name: [*request.POST.getlist(name), *request.FILES.getlist(name)]
-            for name in {*request.POST, *request.FILES}
-        }
+        form: MultiValueDict[str, Any] = MultiValueDict(request.POST.lists())
+        form.update(request.FILES)
+        return form
     if request.content_type == "application/json":
         try:
             return json.loads(request.body)

@@ -32,14 +32,15 @@ class Fingerprint:
 
     route: bytes
     body: bytes
-    #: Hex digests by field name; `None` where the body has no named fields.
-    fields: Mapping[str, str] | None = None
+    #: Hex digests by field name, as JSON: read only to name the fields of a mismatch.
+    #: `None` where the body has no named fields.
+    fields: str | None = None
 
     def __bytes__(self) -> bytes:
         return self.route + self.body
 
     @classmethod
-    def from_bytes(cls, value: bytes, fields: Mapping[str, str] | None = None) -> "Fingerprint":
+    def from_bytes(cls, value: bytes, fields: str | None = None) -> "Fingerprint":
         """Raises ValueError unless `value` has the length of two digests."""
         if len(value) != 2 * DIGEST_SIZE:
             raise ValueError(f"a fingerprint has {2 * DIGEST_SIZE} bytes, not {len(value)}")
@@ -69,7 +70,8 @@ class Payload:
     @property
     def detailed(self) -> Fingerprint:
         """The same with a digest of each field: what a record keeps."""
-        return replace(self.fingerprint, fields=self._fields(_secrets()[0]))
+        fields = self._fields(_secrets()[0])
+        return replace(self.fingerprint, fields=None if fields is None else _dump(fields))
 
     def mismatch(self, stored: Fingerprint, *, forgive_body: bool) -> Mismatch | None:
         """How the stored request differs from this one, under the current or an older secret."""
@@ -114,53 +116,53 @@ def payload(
     view will see: bytes where nothing parses them, else mappings, lists, scalars and files, whose
     contents count. `ignore_fields` names top-level fields to leave out.
     """
-    pairs = sorted(parse_qsl(query, keep_blank_values=True), key=lambda pair: pair[0])
+    pairs = parse_qsl(query, keep_blank_values=True) if query else []
+    pairs.sort(key=lambda pair: pair[0])
     route = _joined(_text(part) for part in (method, path, *chain.from_iterable(pairs)))
     if isinstance(body, bytes):
         return Payload(route, _joined((b"raw", body)))
     if isinstance(body, Mapping) and all(isinstance(name, str) for name in body):
-        data = {name: _value(body, name) for name in body if name not in ignore_fields}
-        return Payload(route, _joined((b"parsed", canonical(data))), data)
+        # A form's field may repeat; `body[name]` would hide all but its last value.
+        is_form = hasattr(body, "getlist")
+        read: Any = getattr(body, "getlist", body.__getitem__)
+        data = {name: read(name) for name in body if name not in ignore_fields}
+        return Payload(route, _joined((b"form" if is_form else b"parsed", canonical(data))), data)
     return Payload(route, _joined((b"parsed", canonical(body))))
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no white space; types stay apart (1, 1.0, "1", true, null)."""
+    """One form for equal values, another for unequal ones; types stay apart (1, 1.0, "1", true).
+
+    JSON with sorted keys where JSON can say it; what parsers of other media types yield (bytes,
+    dates, files, keys that are no text) is spelt out with the type of every value.
+    """
     try:
-        return _encode(value)
-    except TypeError:  # keys of several types cannot be sorted as they are
-        return _encode(_with_text_keys(value))
+        text = _dump(value)
+        if json.loads(text) == value:
+            return b"json" + text.encode()
+    except (TypeError, ValueError):
+        pass
+    return b"typed" + _dump(_typed(value)).encode()
 
 
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_tagged).encode()
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _tagged(value: Any) -> Any:
-    """What JSON has no form for: files by name and content, the rest by type and text."""
-    if hasattr(value, "chunks"):
-        return ["\0file", value.name, _file_digest(value)]
-    if isinstance(value, bytes | bytearray | memoryview):
-        return ["\0bytes", bytes(value).hex()]
-    if isinstance(value, AbstractSet):
-        return ["\0set", sorted(canonical(item).decode() for item in value)]
-    return ["\0" + type(value).__qualname__, str(value)]
-
-
-def _with_text_keys(value: Any) -> Any:
+def _typed(value: Any) -> list[Any]:
+    kind = type(value).__qualname__
     if isinstance(value, Mapping):
-        return {
-            f"\0{type(name).__qualname__}:{name}": _with_text_keys(item)
-            for name, item in value.items()
-        }
+        items = [[_typed(name), _typed(item)] for name, item in value.items()]
+        return ["mapping", sorted(items, key=_dump)]
     if isinstance(value, list | tuple):
-        return [_with_text_keys(item) for item in value]
-    return value
-
-
-def _value(body: Mapping[str, Any], name: str) -> Any:
-    # A form's field may repeat; `body[name]` would hide all but its last value.
-    return body.getlist(name) if hasattr(body, "getlist") else body[name]
+        return ["list", [_typed(item) for item in value]]
+    if isinstance(value, AbstractSet):
+        return ["set", sorted((_typed(item) for item in value), key=_dump)]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return ["bytes", bytes(value).hex()]
+    if hasattr(value, "chunks"):  # an uploaded file
+        return ["file", value.name, _file_digest(value)]
+    return [kind, str(value)]
 
 
 def _file_digest(upload: Any) -> str:
@@ -172,11 +174,10 @@ def _file_digest(upload: Any) -> str:
     return digest.hexdigest()
 
 
-def _differing(
-    mine: Mapping[str, str] | None, stored: Mapping[str, str] | None
-) -> tuple[str, ...] | None:
-    if mine is None or stored is None:
+def _differing(mine: dict[str, str] | None, text: str | None) -> tuple[str, ...] | None:
+    if mine is None or text is None:
         return None
+    stored: dict[str, str] = json.loads(text)
     # A full map was cut at its last name: beyond that, absence says nothing.
     ends = [max(known) for known in (mine, stored) if len(known) == MAX_FIELDS]
     names = sorted(

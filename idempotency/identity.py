@@ -25,7 +25,7 @@ _OPERATION = re.compile(r"[A-Za-z0-9_.:~-]+")
 
 def check_operation(name: str) -> str:
     """The name, if it can be part of a scope. Raises ValueError, saying what is wrong."""
-    if not _OPERATION.fullmatch(name) or len(name) > MAX_OPERATION:
+    if not _OPERATION.fullmatch(str(name)) or len(name) > MAX_OPERATION:
         raise ValueError(
             f"An idempotency operation is 1 to {MAX_OPERATION} letters, digits and . _ : ~ -"
             f" (no slash: it ends the caller in the scope), not {name!r}."

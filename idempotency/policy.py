@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from idempotency.conf import Duration, conf, seconds
@@ -69,17 +68,11 @@ class Policy:
 
     def resolve(self) -> "Terms":
         """This policy with the settings of this moment in the place of every `None`."""
-        return _resolve(
-            self,
-            conf.IDEMPOTENCY_REQUIRED,
-            conf.IDEMPOTENCY_MISMATCH,
-            conf.IDEMPOTENCY_IN_FLIGHT,
-            conf.IDEMPOTENCY_WAIT_TIMEOUT,
-            conf.IDEMPOTENCY_TTL,
-            conf.IDEMPOTENCY_TOMBSTONE,
-            conf.IDEMPOTENCY_KEY_FORMAT,
-            conf.IDEMPOTENCY_MODE,
-        )
+        kept: tuple[int, Terms] | None = self.__dict__.get("_resolved")
+        if kept is None or kept[0] != conf.generation:
+            kept = (conf.generation, _resolve(self))
+            object.__setattr__(self, "_resolved", kept)
+        return kept[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +114,22 @@ def guessable(key_format: str) -> bool:
     return key_format not in ("uuid", "ulid")
 
 
-@lru_cache(maxsize=256)
-def _resolve(policy: Policy, *defaults: Any) -> Terms:
-    names = [f.name for f in fields(Policy)][: len(defaults)]
-    chosen: dict[str, Any] = {}
-    for name, default in zip(names, defaults, strict=True):
+def _resolve(policy: Policy) -> Terms:
+    def chosen(name: str) -> Any:
         value = getattr(policy, name)
-        chosen[name] = default if value is None else value
-    for name in ("wait_timeout", "ttl", "tombstone"):
-        chosen[name] = seconds(chosen[name])
+        return getattr(conf, f"IDEMPOTENCY_{name.upper()}") if value is None else value
+
     return Terms(
-        **chosen, remember_errors=policy.remember_errors, ignore_fields=policy.ignore_fields
+        required=chosen("required"),
+        mismatch=chosen("mismatch"),
+        in_flight=chosen("in_flight"),
+        wait_timeout=seconds(chosen("wait_timeout")),
+        ttl=seconds(chosen("ttl")),
+        tombstone=seconds(chosen("tombstone")),
+        key_format=chosen("key_format"),
+        mode=chosen("mode"),
+        remember_errors=policy.remember_errors,
+        ignore_fields=policy.ignore_fields,
     )
 
 
@@ -146,7 +144,10 @@ def _duration(name: str, value: Duration | None) -> timedelta | None:
         return None
     if isinstance(value, bool) or not isinstance(value, timedelta | int | float):
         raise TypeError(f"Policy.{name} must be a timedelta or seconds, not {value!r}.")
-    span = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    try:
+        span = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"Policy.{name} is no duration, {value!r}: {error}.") from None
     if span < timedelta(0):
         raise ValueError(f"Policy.{name} must not be negative, it is {value!r}.")
     return span

@@ -82,7 +82,7 @@ def run_without_key(handler: Handler, *, using: str) -> HttpResponseBase:
     """A protected action without a key: the same transaction, and no record."""
     with transaction.atomic(using=using, durable=True):
         response = handler()
-        if replies.has_failed(response) or ledger.doomed(using=using):
+        if _undoing(response, using) is not None:
             transaction.set_rollback(True, using=using)
     return response
 
@@ -176,55 +176,65 @@ def _execute(
 ) -> Done:
     """Run the handler under its claim; store the reply with its effects, or undo both."""
     using = operation.using
-    keep = True
     with running(operation.identity.key, operation.scope_digest):
         if operation.terms.remember_errors:
-            response, keep = _handle_errors(operation, handler, on_error)
+            response, undoing = _handle_errors(operation, handler, on_error)
         else:
-            response = handler()
-    if not keep or _must_undo(response, using, log):
+            response, undoing = handler(), None
+    undoing = undoing or _undoing(response, using)
+    if undoing is not None:
+        log.record(undoing.event, undoing.detail)
         transaction.set_rollback(True, using=using)
         return Done(response, None)
     reply = replies.capture(response)
     return Done(response, ledger.finish(claimed, operation.candidate, reply, using=using))
 
 
-def _must_undo(response: HttpResponseBase, using: str, log: "_Log") -> bool:
+@dataclass(frozen=True, slots=True)
+class _Undoing:
+    """Why the work is undone although there is a response."""
+
+    event: str
+    detail: str
+
+
+def _undoing(response: HttpResponseBase, using: str) -> _Undoing | None:
     if replies.has_failed(response):
-        log.record(events.FAILED, str(response.status_code))
-        return True
+        return _Undoing(events.FAILED, str(response.status_code))
     if ledger.doomed(using=using):
-        log.record(events.ROLLED_BACK, str(response.status_code))
-        return True
-    return False
+        return _Undoing(events.ROLLED_BACK, str(response.status_code))
+    return None
 
 
 class _Undone(Exception):
     """Carries a response out of the savepoint that its exception undoes."""
 
-    def __init__(self, response: HttpResponseBase, keep: bool) -> None:
+    def __init__(self, response: HttpResponseBase, undoing: _Undoing | None) -> None:
         self.response = response
-        self.keep = keep
+        self.undoing = undoing
 
 
 def _handle_errors(
     operation: Operation, handler: Handler, on_error: ErrorHandler
-) -> tuple[HttpResponseBase, bool]:
+) -> tuple[HttpResponseBase, _Undoing | None]:
     """The handler in a savepoint, so that a remembered error outlives what it undoes."""
+    using = operation.using
     try:
-        with transaction.atomic(using=operation.using):
+        with transaction.atomic(using=using):
             try:
                 response = handler()
             except Exception as error:
                 rendered = on_error(error)
-                keep = rendered.status_code in operation.terms.remember_errors
-                raise _Undone(rendered, keep) from error
-            if ledger.doomed(using=operation.using):
-                # The savepoint would undo the work, forget the mark, and let a success be stored.
-                raise _Undone(response, keep=False)
+                remembered = rendered.status_code in operation.terms.remember_errors
+                undoing = None if remembered else _Undoing(events.FAILED, type(error).__name__)
+                raise _Undone(rendered, undoing) from error
+            # Left to the savepoint, a mark would be forgotten and a success stored for no work.
+            undoing = _undoing(response, using)
+            if undoing is not None:
+                raise _Undone(response, undoing)
     except _Undone as undone:
-        return undone.response, undone.keep
-    return response, True
+        return undone.response, undone.undoing
+    return response, None
 
 
 def _observe(operation: Operation, handler: Handler, log: "_Log") -> HttpResponseBase:
@@ -234,7 +244,9 @@ def _observe(operation: Operation, handler: Handler, log: "_Log") -> HttpRespons
         verdict = ledger.claim(operation.candidate, using=using)
         with running(operation.identity.key, operation.scope_digest):
             response = handler()
-        if _must_undo(response, using, log):
+        undoing = _undoing(response, using)
+        if undoing is not None:
+            log.record(undoing.event, undoing.detail)
             transaction.set_rollback(True, using=using)
         elif isinstance(verdict, Claimed):
             reply = replies.capture_if_possible(response)

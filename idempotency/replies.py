@@ -78,11 +78,11 @@ def replay(stored: StoredReply) -> HttpResponse:
     """The stored reply as a response, marked as a replay. Its body must have been kept."""
     if stored.body is None:
         raise ValueError("the body of this reply was not kept")
-    response = HttpResponse(stored.body, status=stored.status)
-    del response["Content-Type"]  # Django's default; the stored headers have the real one
-    for name, value in stored.headers:
-        response[name] = value
-    response[conf.IDEMPOTENCY_REPLAYED_HEADER] = "true"
+    headers = dict(stored.headers)
+    headers[conf.IDEMPOTENCY_REPLAYED_HEADER] = "true"
+    response = HttpResponse(stored.body, status=stored.status, headers=headers)
+    if not any(name.lower() == "content-type" for name, _ in stored.headers):
+        del response["Content-Type"]  # Django's default; the first reply had none
     return response
 
 

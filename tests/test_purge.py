@@ -23,7 +23,6 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from idempotency.fingerprint import DIGEST_SIZE, Fingerprint
-from idempotency.layers import archive as archives
 from idempotency.layers import ledger, retention
 from idempotency.layers.archive import Archive, ArchiveError
 from idempotency.layers.retention import Purged, purge
@@ -479,7 +478,7 @@ def test_a_batch_whose_archive_is_not_on_the_disk_is_not_deleted(
             raise OSError(errno.ENOSPC, "No space left on device")
         synced(descriptor)
 
-    monkeypatch.setattr(archives.os, "fsync", fail_second_batch)
+    monkeypatch.setattr(os, "fsync", fail_second_batch)
     with pytest.raises(OSError, match="No space left"):
         purge(archive=path, batch_size=2)
     assert keys() == ["forgotten-2", "forgotten-3"]

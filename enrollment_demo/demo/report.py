@@ -47,7 +47,7 @@ class Live:
     def say(self, what: str) -> None:
         """Something that should stay on the screen."""
         if self._console.is_terminal:
-            self._console.log(what)
+            self._console.print(what)
 
     def show(self, tally: Tally) -> None:
         """How far the clients are."""

@@ -100,7 +100,8 @@ class Server(ABC):
 
     def kill(self) -> None:
         """SIGKILL the server and every process below it; returns when all of them are gone."""
-        if self.running:
+        self._learn_pid()
+        if self.running and self.pid:
             orphans = keeper.kill_tree(self.pid)
             if not until(lambda: not self.running and not any(map(_lives, orphans))):
                 raise self._error("did not die")
@@ -154,6 +155,7 @@ class Server(ABC):
 
     def _launch(self, command: Sequence[str], directory: Path) -> None:
         self._forget_keeper()
+        self.pid = 0
         with (directory / "log").open("ab") as log:
             self._keeper = subprocess.Popen(
                 [
@@ -166,10 +168,15 @@ class Server(ABC):
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the owner, who ends the server in order
             )
-        self.pid = int(self._keeper.stdout.readline() or 0) if self._keeper.stdout else 0
+        self._learn_pid()
         if not self.pid:
             self._keeper.wait()
             raise self._error(f"{command[0]} could not be executed")
+
+    def _learn_pid(self) -> None:
+        """Read what the keeper says first; an interrupt may have come before we did."""
+        if not self.pid and self._keeper is not None and self._keeper.stdout is not None:
+            self.pid = int(self._keeper.stdout.readline() or 0)
 
     def _forget_keeper(self) -> None:
         """Close the pipe of a keeper that has ended."""
@@ -178,7 +185,8 @@ class Server(ABC):
                 self._keeper = None
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.running:
+        self._learn_pid()
+        if self.running and self.pid:  # 0 would be our own process group
             os.kill(self.pid, number)
 
     def _error(self, what: str) -> ServerError:

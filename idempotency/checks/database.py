@@ -60,7 +60,7 @@ def check_server(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
 
 def _ours() -> list[BaseDatabaseWrapper]:
     """The connections that hold records: the router's choice, and each named by a policy."""
-    names = {view.using for view in protected_views()} | {None}
+    names = {None, *(view.declared.policy.using for view in protected_views())}
     found: dict[str, BaseDatabaseWrapper] = {}
     for name in names:
         try:
@@ -147,7 +147,7 @@ def _asked(connection: BaseDatabaseWrapper, cursor: Any) -> list[CheckMessage]:
         if commit == "off":
             messages.append(_not_durable(f"{where} has synchronous_commit=off"))
         return messages
-    cursor.execute("SHOW VARIABLES LIKE '%%transaction_timeout'")
+    cursor.execute("SHOW VARIABLES LIKE '%transaction_timeout'")
     limits = {name: float(value) for name, value in cursor.fetchall()}
     if "idle_transaction_timeout" in limits and not limits["idle_transaction_timeout"]:
         messages.append(

@@ -7,49 +7,33 @@ from typing import Any
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
-from idempotency.declarations import declaration
-from idempotency.policy import Policy
+from idempotency.declarations import Declaration, declaration
 
 
 @dataclass(frozen=True)
 class ProtectedView:
-    """One protected action of a view class, as its URL pattern declares it."""
+    """One protected action of a view class, as a URL pattern serves it."""
 
-    view: type
-    action: str
-    operation: str
-    policy: Policy
-    #: Permission classes; `None` where only a request would tell.
-    permissions: tuple[Any, ...] | None
-
-    @property
-    def using(self) -> str | None:
-        """The alias that the policy names."""
-        return self.policy.using
+    #: An instance that has met no request.
+    view: Any
+    declared: Declaration
 
     @property
     def dotted(self) -> str:
         """Where the class is defined."""
-        return f"{self.view.__module__}.{self.view.__qualname__}"
+        kind = type(self.view)
+        return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def protected_views() -> list[ProtectedView]:
     """What IdempotencyMixin protects; nothing where the URL patterns cannot be loaded."""
-    # Views are imported late: DRF reads the project's settings, and its classes, as it is imported.
-    from idempotency.views import IdempotencyMixin  # noqa: PLC0415
-
     if not getattr(settings, "ROOT_URLCONF", None):
         return []
     try:
         callbacks = list(_callbacks(get_resolver().url_patterns))
     except Exception:  # noqa: BLE001 - the project's modules; Django's own URL checks report it
         return []
-    found: list[ProtectedView] = []
-    for callback in callbacks:
-        view = getattr(callback, "cls", None)
-        if isinstance(view, type) and issubclass(view, IdempotencyMixin):
-            found += _of_view(callback)
-    return found
+    return [found for callback in callbacks for found in _of(callback)]
 
 
 def _callbacks(patterns: Any) -> Iterator[Any]:
@@ -60,24 +44,18 @@ def _callbacks(patterns: Any) -> Iterator[Any]:
             yield pattern.callback
 
 
-def _of_view(callback: Any) -> Iterator[ProtectedView]:
-    view = callback.cls(**callback.initkwargs)
-    mapped = getattr(callback, "actions", None)
-    if mapped is None:
-        mapped = {name: None for name in view.http_method_names if hasattr(view, name)}
-    for method, action in mapped.items():
+def _of(callback: Any) -> Iterator[ProtectedView]:
+    # Late, because DRF reads the project's settings and classes as it is imported.
+    from idempotency.views import IdempotencyMixin  # noqa: PLC0415
+
+    kind = getattr(callback, "cls", None)
+    if not (isinstance(kind, type) and issubclass(kind, IdempotencyMixin)):
+        return
+    view: Any = kind(**getattr(callback, "initkwargs", {}))
+    actions = getattr(callback, "actions", None) or {
+        method: None for method in view.http_method_names if hasattr(view, method)
+    }
+    for method, action in actions.items():
         declared = declaration(view, method, action)
         if declared is not None:
-            yield ProtectedView(
-                view=callback.cls,
-                action=declared.action,
-                operation=declared.operation,
-                policy=declared.policy,
-                permissions=_permissions(callback.cls, callback.initkwargs),
-            )
-
-
-def _permissions(view: Any, arguments: Any) -> tuple[Any, ...] | None:
-    if view.get_permissions.__qualname__ != "APIView.get_permissions":
-        return None
-    return tuple(arguments.get("permission_classes", view.permission_classes))
+            yield ProtectedView(view, declared)

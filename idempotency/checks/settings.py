@@ -12,9 +12,10 @@ from idempotency.checks.rules import RULES, lasts
 from idempotency.conf import Settings, conf, seconds
 
 _MISSING: Final = object()
+_PREFIX: Final = "IDEMPOTENCY_"
 
 #: The settings that something reads.
-KNOWN: Final = frozenset(name for name in vars(Settings) if name.startswith("IDEMPOTENCY_"))
+KNOWN: Final = frozenset(name for name in vars(Settings) if name.startswith(_PREFIX))
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -30,12 +31,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         and not rule.holds(value)
     ]
     for name in sorted(dir(settings)):
-        if name.startswith("IDEMPOTENCY_") and name not in KNOWN:
-            near = get_close_matches(name, sorted(KNOWN), n=1)
+        if name.startswith(_PREFIX) and name not in KNOWN:
+            # The prefix, which all share, would make everything near.
+            endings = sorted(known.removeprefix(_PREFIX) for known in KNOWN)
+            near = get_close_matches(name.removeprefix(_PREFIX), endings, n=1)
             messages.append(
                 Warning(
                     f"{name} is a setting that nothing reads.",
-                    hint=f"Did you mean {near[0]}?" if near else "Remove it.",
+                    hint=f"Did you mean {_PREFIX}{near[0]}?" if near else "Remove it.",
                     id="idempotency.W001",
                 )
             )
@@ -64,12 +67,8 @@ def check_surroundings(**kwargs: Any) -> list[CheckMessage]:
                 id="idempotency.W003",
             )
         )
-    header = getattr(settings, "IDEMPOTENCY_HEADER", conf.IDEMPOTENCY_HEADER)
-    if (
-        apps.is_installed("corsheaders")
-        and isinstance(header, str)
-        and header.lower() not in _allowed_by_cors()
-    ):
+    if apps.is_installed("corsheaders") and not _cors_allows_the_header():
+        header = conf.IDEMPOTENCY_HEADER
         messages.append(
             Warning(
                 f"CORS_ALLOW_HEADERS lacks {header} (IDEMPOTENCY_HEADER): browsers of other origins"
@@ -82,7 +81,10 @@ def check_surroundings(**kwargs: Any) -> list[CheckMessage]:
     return messages
 
 
-def _allowed_by_cors() -> set[str]:
+def _cors_allows_the_header() -> bool:
     # Without the setting, django-cors-headers allows a list of its own, which has no such header.
-    allowed = getattr(settings, "CORS_ALLOW_HEADERS", ())
-    return {str(name).lower() for name in allowed} if isinstance(allowed, list | tuple) else set()
+    allowed: Any = getattr(settings, "CORS_ALLOW_HEADERS", ())
+    if not isinstance(getattr(settings, "IDEMPOTENCY_HEADER", ""), str):
+        return True  # idempotency.E011 says it
+    names = allowed if isinstance(allowed, list | tuple) else ()
+    return conf.IDEMPOTENCY_HEADER.lower() in {str(name).lower() for name in names}

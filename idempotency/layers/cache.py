@@ -22,18 +22,25 @@ VERSION = b"\x01"
 MAC_SIZE = 16
 
 
+# Fingerprint, status, whether the body was kept, expiry, and the lengths of headers and fields;
+# a length of NO_FIELDS says that there are none.
+_HEAD = struct.Struct(">32sH?dII")
+_NO_FIELDS = 0xFFFFFFFF
+
+
 def seal(name: str, reply: StoredReply) -> bytes:
     """An entry: version, HMAC over name and content, then the content."""
-    meta = [
-        bytes(reply.fingerprint).hex(),
-        None if reply.fingerprint.fields is None else dict(reply.fingerprint.fields),
+    headers = json.dumps(reply.headers, separators=(",", ":")).encode()
+    fields = None if reply.fingerprint.fields is None else reply.fingerprint.fields.encode()
+    head = _HEAD.pack(
+        bytes(reply.fingerprint),
         reply.status,
-        reply.headers,
-        reply.expires_at,
         reply.body is not None,
-    ]
-    head = json.dumps(meta, separators=(",", ":")).encode()
-    content = struct.pack(">I", len(head)) + head + (reply.body or b"")
+        reply.expires_at,
+        len(headers),
+        _NO_FIELDS if fields is None else len(fields),
+    )
+    content = b"".join((head, headers, fields or b"", reply.body or b""))
     return VERSION + _mac(_secrets()[0], name, content) + content
 
 
@@ -44,15 +51,17 @@ def unseal(name: str, entry: bytes) -> StoredReply | None:
         hmac.compare_digest(mac, _mac(secret, name, content)) for secret in _secrets()
     ):
         return None
-    end = 4 + struct.unpack_from(">I", content)[0]
-    digests, fields, status, headers, expires_at, kept = json.loads(content[4:end])
+    digests, status, kept, expires_at, headers_size, fields_size = _HEAD.unpack_from(content)
     if expires_at <= time.time():
         return None  # a clock that is fast costs a look at the ledger, no more
+    headers_end = _HEAD.size + headers_size
+    body_start = headers_end + (0 if fields_size == _NO_FIELDS else fields_size)
+    fields = None if fields_size == _NO_FIELDS else content[headers_end:body_start].decode()
     return StoredReply(
-        Fingerprint.from_bytes(bytes.fromhex(digests), fields),
+        Fingerprint.from_bytes(digests, fields),
         status,
-        tuple((header, value) for header, value in headers),
-        content[end:] if kept else None,
+        tuple((header, value) for header, value in json.loads(content[_HEAD.size : headers_end])),
+        content[body_start:] if kept else None,
         expires_at,
     )
 
@@ -62,9 +71,12 @@ def backend() -> BaseCache:
     return caches[conf.IDEMPOTENCY_CACHE]
 
 
-def name(cache: BaseCache, identity: Identity, room: str) -> str:
-    """The full name of an identity's entry, lock or wake-up; the braces give them one hash slot."""
-    short = f"{conf.IDEMPOTENCY_PREFIX}:{{{identity.digest}}}:{room}"
+def name(cache: BaseCache, identity: Identity) -> str:
+    """What the names of an identity's entry, lock and wake-up begin with.
+
+    One `make_key`, and braces that give the three one hash slot.
+    """
+    short = f"{conf.IDEMPOTENCY_PREFIX}:{{{identity.digest}}}"
     make_key = cache.client.make_key if hasattr(cache, "client") else cache.make_key
     return str(make_key(short))
 

@@ -164,7 +164,7 @@ def _claim_parameters(candidate: Candidate) -> dict[str, Any]:
         "identity64": identity.identity64,
         "operation": candidate.operation,
         "fingerprint": bytes(candidate.fingerprint),
-        "fields": _packed(candidate.fingerprint),
+        "fields": candidate.fingerprint.fields,
         "parent_key": candidate.parent_key,
         "ttl": candidate.ttl,
         "tombstone": candidate.tombstone,
@@ -191,7 +191,7 @@ def _verdict(row: tuple[Any, ...] | None) -> Verdict:
         return Expired()
     return Finished(
         StoredReply(
-            Fingerprint.from_bytes(bytes(digests), json.loads(fields) if fields else None),
+            Fingerprint.from_bytes(bytes(digests), fields),
             status,
             tuple((name, value) for name, value in json.loads(headers)),
             None if body is None else bytes(body),
@@ -203,12 +203,6 @@ def _verdict(row: tuple[Any, ...] | None) -> Verdict:
 
 def _lost(claimed: Claimed) -> str:
     return f"record {claimed.record_id} is no longer running at attempt {claimed.attempt}"
-
-
-def _packed(fingerprint: Fingerprint) -> str | None:
-    if fingerprint.fields is None:
-        return None
-    return json.dumps(dict(fingerprint.fields), separators=(",", ":"))
 
 
 def in_transaction(*, using: str) -> bool:

@@ -6,18 +6,18 @@ token, same time-out, so whatever else takes it is shut out. Its loss is harmles
 orders the crowd.
 """
 
+import hashlib
 import hmac
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from idempotency import events
@@ -30,8 +30,17 @@ from idempotency.outcomes import Busy, Held, Identity, Off, StoredReply
 View = StoredReply | Held | Busy | Off
 Result = TypeVar("Result")
 
+
+class _Script:
+    """Lua, and the name by which Redis knows it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
 # KEYS: entry, lock, wake-up. ARGV: token, lock's milliseconds, "1" to read the entry.
-_ENTER = """
+_ENTER = _Script("""
 if ARGV[3] == '1' then
     local entry = redis.call('GET', KEYS[1])
     if entry then return {'stored', entry} end
@@ -41,18 +50,18 @@ if owner then return {'busy', owner} end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 redis.call('DEL', KEYS[3])
 return {'held'}
-"""
+""")
 
 # KEYS: entry, lock, wake-up. ARGV: token, entry or '', its milliseconds.
 # No token, no publish: a stopped process that resumes must not overwrite a newer reply.
-_LEAVE = """
+_LEAVE = _Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('RPUSH', KEYS[3], '1')
 redis.call('PEXPIRE', KEYS[3], 1000)
 return 1
-"""
+""")
 
 #: Bytes that make a token unique.
 _NONCE_SIZE = 16
@@ -77,8 +86,7 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
     token = _token(keys[1], fingerprint)
     timeout = int(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT) * 1000)
     for reading in ("1", "0"):
-        arguments = [token, timeout, reading]
-        answer = _ask(found, partial(_scripts(found.client)[0], keys, arguments))
+        answer = _ask(found, partial(_run, found, _ENTER, keys, token, timeout, reading))
         match answer:
             case None:
                 return Off()
@@ -104,7 +112,7 @@ def leave(identity: Identity, view: View, reply: StoredReply | None) -> None:
     found = server(cache)
     if found is None:
         if reply is not None and isinstance(cache, LocMemCache):
-            entry_name = entries.name(cache, identity, "reply")
+            entry_name = _names(cache, identity)[0]
             cache.set(entry_name, entries.seal(entry_name, reply), reply.expires_in)
         return
     if not isinstance(view, Held):
@@ -112,7 +120,7 @@ def leave(identity: Identity, view: View, reply: StoredReply | None) -> None:
     keys = _names(cache, identity)
     lasting = int((reply.expires_in - _MARGIN) * 1000) if reply is not None else 0
     entry = entries.seal(keys[0], reply) if reply is not None and lasting > 0 else b""
-    _ask(found, partial(_scripts(found.client)[1], keys, [view.token, entry, lasting]))
+    _ask(found, partial(_run, found, _LEAVE, keys, view.token, entry, lasting))
 
 
 def wait(identity: Identity, limit: float) -> None:
@@ -154,22 +162,27 @@ def _report(error: Exception) -> None:
     events.record(events.Event(events.CACHE_UNAVAILABLE, detail=type(error).__name__))
 
 
-@lru_cache(maxsize=16)
-def _scripts(client: Redis) -> tuple[Any, Any]:
-    return client.register_script(_ENTER), client.register_script(_LEAVE)
+def _run(found: Server, script: "_Script", keys: list[str], *arguments: Any) -> Any:
+    """One round trip; one more where the server does not know the script yet."""
+    client: Any = found.client
+    try:
+        return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    except NoScriptError:
+        return client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
 
 
 def _local_reply(cache: BaseCache, identity: Identity) -> StoredReply | None:
     """LocMem serves as the cache room: it is this process's own memory."""
     if not isinstance(cache, LocMemCache):
         return None
-    entry_name = entries.name(cache, identity, "reply")
+    entry_name = _names(cache, identity)[0]
     entry = cache.get(entry_name)
     return entries.unseal(entry_name, entry) if isinstance(entry, bytes) else None
 
 
 def _names(cache: BaseCache, identity: Identity) -> list[str]:
-    return [entries.name(cache, identity, room) for room in ("reply", "lock", "wake")]
+    base = entries.name(cache, identity)
+    return [f"{base}:reply", f"{base}:lock", f"{base}:wake"]
 
 
 def _token(lock_name: str, fingerprint: Fingerprint) -> bytes:

@@ -25,7 +25,7 @@ from tests.concurrent import Crew, elsewhere, open_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-FINGERPRINT = Fingerprint(b"r" * 16, b"b" * 16, {"name": "00112233", "seats": "44556677"})
+FINGERPRINT = Fingerprint(b"r" * 16, b"b" * 16, '{"name":"00112233","seats":"44556677"}')
 REPLY = Reply(201, (("Content-Type", "application/json"), ("X-Odd", 'a"b')), b'{"id":1}\x00\xff')
 
 
