@@ -19,12 +19,13 @@ from idempotency.outcomes import (
     Claimed,
     Expired,
     Finished,
-    Identity,
     InFlight,
     Reply,
     StoredReply,
 )
 
+Parameters = dict[str, Any]
+Row = tuple[Any, ...]
 Verdict = Claimed | Finished | InFlight | Expired
 
 #: MySQL's codes for "another transaction is in the way": lock time-out, NOWAIT, deadlock.
@@ -49,14 +50,16 @@ def claim(candidate: Candidate, *, using: str) -> Verdict:
     """
     connection = connections[using]
     sql = statements(connection)
+    parameters = _claim_parameters(candidate)
     with connection.cursor() as cursor:
         if connection.vendor == "mysql":
-            return _claim_in_steps(cursor, sql, candidate)
-        cursor.execute(sql.claim, _claim_parameters(candidate))
-        row = cursor.fetchone()
-        if row is not None:
-            return Claimed(record_id=row[0], attempt=row[1])
-        return _verdict(_read(cursor, sql, candidate.identity))
+            return _claim_in_steps(cursor, sql, parameters)
+        cursor.execute(sql.claim, parameters)
+        inserted = cursor.fetchone()
+        if inserted is not None:
+            return Claimed(record_id=inserted[0], attempt=1)
+        row = _read(cursor, sql, parameters)
+        return _take_over(cursor, sql, parameters, row) or _verdict(row)
 
 
 def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) -> StoredReply:
@@ -76,7 +79,7 @@ def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) 
                 "headers": json.dumps(reply.headers, separators=(",", ":")),
                 "body": reply.body,
                 "ttl": candidate.ttl,
-                "tombstone": candidate.tombstone,
+                "kept": candidate.ttl + candidate.tombstone,
             },
         )
         if sql.finished:
@@ -129,26 +132,20 @@ def doomed(*, using: str) -> bool:
     )
 
 
-def _claim_in_steps(cursor: CursorWrapper, sql: Statements, candidate: Candidate) -> Verdict:
+def _claim_in_steps(cursor: CursorWrapper, sql: Statements, parameters: Parameters) -> Verdict:
     """The claim of MariaDB and MySQL: look, probe, insert; none of them waits (on MySQL, the
     insert may, for a claim that came between)."""
-    parameters = _claim_parameters(candidate)
     certain = True
     try:
-        row = _read(cursor, sql, candidate.identity)
+        row = _read(cursor, sql, parameters)
         if row is None:
             cursor.execute(sql.probe, parameters)
             certain = False
             cursor.execute(sql.claim, parameters)
             return Claimed(record_id=int(cursor.lastrowid), attempt=1)
-        if row[-1]:
-            mine = {"id": row[0], "attempt": row[1]}
-            cursor.execute(sql.take_over, parameters | mine)
-            if cursor.rowcount:
-                return Claimed(record_id=row[0], attempt=row[1] + 1)
-        return _verdict(row)
+        return _take_over(cursor, sql, parameters, row) or _verdict(row)
     except IntegrityError:  # committed since we looked
-        return _verdict(_read(cursor, sql, candidate.identity))
+        return _verdict(_read(cursor, sql, parameters))
     except OperationalError as error:
         if error.args and error.args[0] in _CONTENDED:
             # The probe met this very row; the insert perhaps a neighbour's gap, or a deadlock.
@@ -156,7 +153,18 @@ def _claim_in_steps(cursor: CursorWrapper, sql: Statements, candidate: Candidate
         raise
 
 
-def _claim_parameters(candidate: Candidate) -> dict[str, Any]:
+def _take_over(
+    cursor: CursorWrapper, sql: Statements, parameters: Parameters, row: Row | None
+) -> Claimed | None:
+    """Claim a record that is past its tombstone; `None` where it is not, or another was faster."""
+    if row is None or not row[-1]:
+        return None
+    record_id, attempt = row[:2]
+    cursor.execute(sql.take_over, parameters | {"id": record_id, "attempt": attempt})
+    return Claimed(record_id, attempt + 1) if cursor.rowcount == 1 else None
+
+
+def _claim_parameters(candidate: Candidate) -> Parameters:
     identity = candidate.identity
     return {
         "scope": identity.scope,
@@ -166,20 +174,18 @@ def _claim_parameters(candidate: Candidate) -> dict[str, Any]:
         "fingerprint": bytes(candidate.fingerprint),
         "fields": candidate.fingerprint.fields,
         "parent_key": candidate.parent_key,
-        "ttl": candidate.ttl,
-        "tombstone": candidate.tombstone,
-        "silence": candidate.silence,
+        "kept": candidate.silence + candidate.ttl + candidate.tombstone,
         "silence_ms": str(int(candidate.silence * 1000)),
     }
 
 
-def _read(cursor: CursorWrapper, sql: Statements, identity: Identity) -> tuple[Any, ...] | None:
-    cursor.execute(sql.read, {"scope": identity.scope, "key": identity.key})
-    row: tuple[Any, ...] | None = cursor.fetchone()
+def _read(cursor: CursorWrapper, sql: Statements, parameters: Parameters) -> Row | None:
+    cursor.execute(sql.read, {name: parameters[name] for name in ("scope", "key")})
+    row: Row | None = cursor.fetchone()
     return row
 
 
-def _verdict(row: tuple[Any, ...] | None) -> Verdict:
+def _verdict(row: Row | None) -> Verdict:
     if row is None:
         return InFlight()  # the claim is there, its commit is not
     _, _, state, digests, fields, status, headers, body, expires_at, expires_in, purgeable = row

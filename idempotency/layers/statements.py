@@ -16,7 +16,7 @@ from idempotency.models import IdempotencyRecord
 class Statements:
     """SQL with named parameters; the empty string where a vendor needs no such statement."""
 
-    #: One row where the key is ours (PostgreSQL, SQLite), or an insert of a new key.
+    #: Inserts a new key. One row where it is ours (PostgreSQL, SQLite); else it may fail.
     claim: str
     #: What the key's row says now.
     read: str
@@ -24,7 +24,7 @@ class Statements:
     finish: str
     #: Fails at once where another transaction has the row (MariaDB, MySQL).
     probe: str = ""
-    #: Claims a forgotten row, where the claim itself cannot (MariaDB, MySQL).
+    #: Claims a forgotten row, under the fence.
     take_over: str = ""
     #: Reads what the finish has set, where it cannot return it (MariaDB, MySQL).
     finished: str = ""
@@ -92,18 +92,22 @@ def statements(connection: BaseDatabaseWrapper) -> Statements:
 
 @lru_cache(maxsize=2)
 def _returning(dialect: _Dialect) -> Statements:
-    # NOT EXISTS keeps a duplicate from waiting on, or locking, a settled record; ON CONFLICT
-    # closes the race with a claim that committed after this statement took its snapshot.
-    settled = f"(purge_at IS NULL OR purge_at > {dialect.now})"
+    # NOT EXISTS keeps a duplicate from waiting for whoever writes a settled record; ON CONFLICT
+    # closes the race with a claim that committed after this statement took its snapshot. Taking
+    # over is a statement of its own: rare, and planning it would cost every claim.
     names, values = _inserted(dialect)
     claim = (
         f"INSERT INTO {_TABLE} ({names}) SELECT {values}"
-        f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED} AND {settled}){dialect.guard}"
-        f" ON CONFLICT (scope, key) DO UPDATE SET attempt = {_TABLE}.attempt + 1,"
-        f" {_renewed(dialect)} WHERE {_TABLE}.purge_at <= {dialect.now} RETURNING id, attempt"
+        f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED}){dialect.guard}"
+        " ON CONFLICT (scope, key) DO NOTHING RETURNING id"
     )
-    finish = f"{_finish(dialect)} RETURNING {dialect.epoch.format('expires_at')}"
-    return _portable(Statements(claim=claim, read=_read(dialect), finish=finish))
+    made = Statements(
+        claim=claim,
+        read=_read(dialect),
+        finish=f"{_finish(dialect)} RETURNING {dialect.epoch.format('expires_at')}",
+        take_over=_take_over(dialect) + dialect.guard,
+    )
+    return _portable(made)
 
 
 @lru_cache(maxsize=2)
@@ -111,7 +115,6 @@ def _in_steps(*, mariadb: bool) -> Statements:
     dialect = _MYSQL
     # Never wait for another transaction's row: its commit may be a minute away.
     at_once = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR " if mariadb else ""
-    mine = "id = %(id)s AND attempt = %(attempt)s"
     names, values = _inserted(dialect)
     return Statements(
         # VALUES, not SELECT: that would hold the table's AUTO-INC lock and stop other keys.
@@ -121,19 +124,18 @@ def _in_steps(*, mariadb: bool) -> Statements:
         # A locking read of one row takes no gap, as the insert's check for duplicates does: a
         # crowd that polls its key must not stop its neighbours.
         probe=f"SELECT id FROM {_TABLE} WHERE {_NAMED} FOR UPDATE NOWAIT",
-        take_over=f"{at_once}UPDATE {_TABLE} SET attempt = attempt + 1, {_renewed(dialect)}"
-        f" WHERE {mine} AND purge_at <= {dialect.now}",
-        finished=f"SELECT {dialect.epoch.format('expires_at')} FROM {_TABLE} WHERE {mine}",
+        take_over=at_once + _take_over(dialect),
+        finished=f"SELECT {dialect.epoch.format('expires_at')} FROM {_TABLE} WHERE {_MINE}",
     )
 
 
 _NAMED = "scope = %(scope)s AND `key` = %(key)s"
+_MINE = "id = %(id)s AND attempt = %(attempt)s"
 
 
 def _written(dialect: _Dialect) -> dict[str, str]:
     """What a claim writes, besides whose it is and its attempt."""
     # The purge is set now, so that the finish changes no indexed column: half the index writes.
-    kept = "(%(silence)s + %(ttl)s + %(tombstone)s)"
     return {
         "operation": "%(operation)s",
         "state": "'running'",
@@ -142,7 +144,7 @@ def _written(dialect: _Dialect) -> dict[str, str]:
         "headers": "''",
         "parent_key": "%(parent_key)s",
         "created_at": dialect.now,
-        "purge_at": dialect.plus.format(dialect.now, kept),
+        "purge_at": dialect.plus.format(dialect.now, "%(kept)s"),
     }
 
 
@@ -151,9 +153,11 @@ def _inserted(dialect: _Dialect) -> tuple[str, str]:
     return ", ".join(columns), ", ".join(columns.values())
 
 
-def _renewed(dialect: _Dialect) -> str:
+def _take_over(dialect: _Dialect) -> str:
     emptied = dict.fromkeys(("status", "body", "completed_at", "expires_at"), "NULL")
-    return ", ".join(f"{name} = {value}" for name, value in (_written(dialect) | emptied).items())
+    renewed = {"attempt": "attempt + 1"} | _written(dialect) | emptied
+    assigned = ", ".join(f"{name} = {value}" for name, value in renewed.items())
+    return f"UPDATE {_TABLE} SET {assigned} WHERE {_MINE} AND purge_at <= {dialect.now}"
 
 
 def _read(dialect: _Dialect) -> str:
@@ -167,12 +171,12 @@ def _read(dialect: _Dialect) -> str:
 
 def _finish(dialect: _Dialect) -> str:
     expires = dialect.plus.format(dialect.clock, "%(ttl)s")
-    purge = dialect.plus.format(dialect.clock, "(%(ttl)s + %(tombstone)s)")
+    purge = dialect.plus.format(dialect.clock, "%(kept)s")
     return (
         f"UPDATE {_TABLE} SET state = 'finished', status = %(status)s, headers = %(headers)s,"
         f" body = %(body)s, completed_at = {dialect.clock}, expires_at = {expires},"
         f" purge_at = {dialect.greatest}(purge_at, {purge})"
-        " WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'"
+        f" WHERE {_MINE} AND state = 'running'"
     )
 
 

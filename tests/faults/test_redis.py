@@ -127,8 +127,9 @@ def test_another_keys_entry_is_a_miss(ask, bookings, client):
 def test_a_key_of_the_wrong_type_does_no_harm(ask, bookings, client, room):
     first = ask(book)
     (name,) = entries(client, "reply")
-    client.delete(name)
-    client.hset(name.replace(b":reply", f":{room}".encode()), "field", "value")
+    spoilt = name.replace(b":reply", f":{room}".encode())
+    client.delete(name, spoilt)
+    client.hset(spoilt, "field", "value")
     again = ask(book)
     assert again.content == first.content
     assert bookings() == 1
