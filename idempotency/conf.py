@@ -38,6 +38,15 @@ class Settings:
         self._refresh()
         return self._generation
 
+    @property
+    def secrets(self) -> tuple[str | bytes, ...]:
+        """SECRET_KEY and its fallbacks, newest first."""
+        self._refresh()
+        if "secrets" not in self._known:
+            self._known["secrets"] = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+        found: tuple[str | bytes, ...] = self._known["secrets"]
+        return found
+
     def _refresh(self) -> None:
         lazy: Any = settings
         if lazy._wrapped is not self._source:

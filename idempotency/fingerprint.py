@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl
 
-from django.conf import settings
+from idempotency.conf import conf
 
 #: 16 bytes: 128 bits are beyond collision for as many requests as one key will ever see.
 DIGEST_SIZE = 16
@@ -208,11 +208,11 @@ def _secrets() -> tuple[bytes, ...]:
 
 def derived_secrets(purpose: str) -> tuple[bytes, ...]:
     """One key for `purpose` from each of SECRET_KEY and SECRET_KEY_FALLBACKS, newest first."""
-    return _derive(purpose, settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return _derive(purpose, conf.secrets)
 
 
 @lru_cache(maxsize=32)
-def _derive(purpose: str, *secrets: str | bytes) -> tuple[bytes, ...]:
+def _derive(purpose: str, secrets: tuple[str | bytes, ...]) -> tuple[bytes, ...]:
     return tuple(
         hashlib.sha256(_joined((b"idempotency", purpose.encode(), _as_bytes(s)))).digest()
         for s in secrets

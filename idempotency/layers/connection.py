@@ -26,19 +26,24 @@ class Server:
 
 def server(cache: BaseCache) -> Server | None:
     """The server behind a django-redis cache, one a process; `None` for every other backend."""
-    if not isinstance(cache, RedisCache) or type(cache.client) not in (
-        DefaultClient,
-        SentinelClient,
-    ):
-        return None
-    known = (str(cache._server), repr(cache._params.get("OPTIONS")))
-    found = _servers.get(known)
-    if found is None:
-        with _servers_lock:
-            found = _servers.setdefault(known, Server(cache))
+    found: Server | None = vars(cache).get(_KEPT)  # a cache object lives as long as its thread
+    if found is None and isinstance(cache, RedisCache):
+        found = vars(cache)[_KEPT] = _shared(cache)
     return found
 
 
+def _shared(cache: RedisCache[Any]) -> Server | None:
+    if type(cache.client) not in (DefaultClient, SentinelClient):
+        return None
+    known = (str(cache._server), repr(cache._params.get("OPTIONS")))
+    with _servers_lock:
+        if known not in _servers:
+            _servers[known] = Server(cache)
+        return _servers[known]
+
+
+#: Where a cache object keeps its server.
+_KEPT = "_idempotency_server"
 _servers: dict[tuple[str, str], Server] = {}
 _servers_lock = threading.Lock()
 
