@@ -1,6 +1,6 @@
 """What a request asks for, as keyed digests: route and body, and a short digest a field.
 
-No request body is stored: HMAC-SHA256 under a key derived from SECRET_KEY, truncated.
+No request body is stored: keyed BLAKE2b under a key derived from SECRET_KEY.
 """
 
 import hashlib
@@ -145,8 +145,8 @@ def canonical(value: Any) -> bytes:
     return b"typed" + _dump(_typed(value)).encode()
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+# Made once: `json.dumps` would make one for each call with options.
+_dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _typed(value: Any) -> list[Any]:
@@ -199,7 +199,13 @@ def _joined(parts: Iterable[bytes]) -> bytes:
 
 
 def _digest(secret: bytes, label: bytes, message: bytes) -> bytes:
-    return hmac.digest(secret, _joined((label, message)), "sha256")[:DIGEST_SIZE]
+    return mac(secret, _joined((label, message)), DIGEST_SIZE)
+
+
+def mac(secret: bytes, message: bytes, size: int) -> bytes:
+    """Keyed BLAKE2b (RFC 7693, section 2.9): as strong as HMAC-SHA256, at a fraction of its cost
+    where OpenSSL looks the algorithm up at every call."""
+    return hashlib.blake2b(message, key=secret, digest_size=size).digest()
 
 
 def _secrets() -> tuple[bytes, ...]:

@@ -76,7 +76,8 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
             Warning(
                 f"{where} is LocMemCache, and DEBUG is off: each server process has a memory of"
                 " its own, so replays mostly come from the database, and nothing locks.",
-                hint=_GO_WITHOUT,
+                hint="Point IDEMPOTENCY_CACHE at a django-redis cache, which all processes share,"
+                " or at one on DummyCache to go without.",
                 id="idempotency.W007",
             )
         ]

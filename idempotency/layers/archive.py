@@ -15,8 +15,6 @@ from django.core.files import locks
 
 #: Bytes read at a time while the end of an existing archive is looked for.
 _CHUNK = 1024 * 1024
-#: Columns of digests and of stored replies: hex for people, base64 for volume.
-_HEX = frozenset({"fingerprint"})
 
 
 class ArchiveError(Exception):
@@ -121,7 +119,7 @@ def _plain(name: str, value: Any) -> Any:
         return aware.astimezone(UTC).isoformat()
     if name == "body":
         return base64.b64encode(bytes(value)).decode()
-    if name in _HEX:
+    if name == "fingerprint":
         return bytes(value).hex()
     text = value.decode() if isinstance(value, bytes) else value
     if name in {"headers", "fields"}:

@@ -1,7 +1,7 @@
 """The cache room: stored replies as signed bytes, in Redis through django-redis, or in LocMem.
 
 Nothing that comes out of a cache is unpickled or believed: an entry is bound to its name by an
-HMAC, and one that cannot be read is a miss.
+MAC, and one that cannot be read is a miss.
 """
 
 import hmac
@@ -13,7 +13,7 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 
 from idempotency.conf import conf
-from idempotency.fingerprint import Fingerprint, derived_secrets
+from idempotency.fingerprint import Fingerprint, derived_secrets, mac
 from idempotency.outcomes import Identity, StoredReply
 
 #: The first byte of every entry; another layout takes another.
@@ -29,7 +29,7 @@ _NO_FIELDS = 0xFFFFFFFF
 
 
 def seal(name: str, reply: StoredReply) -> bytes:
-    """An entry: version, HMAC over name and content, then the content."""
+    """An entry: version, MAC over name and content, then the content."""
     headers = json.dumps(reply.headers, separators=(",", ":")).encode()
     fields = None if reply.fingerprint.fields is None else reply.fingerprint.fields.encode()
     head = _HEAD.pack(
@@ -46,9 +46,9 @@ def seal(name: str, reply: StoredReply) -> bytes:
 
 def unseal(name: str, entry: bytes) -> StoredReply | None:
     """The reply in an entry, or `None`: unreadable, foreign, tampered, moved or past its time."""
-    mac, content = entry[1 : 1 + MAC_SIZE], entry[1 + MAC_SIZE :]
+    proof, content = entry[1 : 1 + MAC_SIZE], entry[1 + MAC_SIZE :]
     if entry[:1] != VERSION or not any(
-        hmac.compare_digest(mac, _mac(secret, name, content)) for secret in _secrets()
+        hmac.compare_digest(proof, _mac(secret, name, content)) for secret in _secrets()
     ):
         return None
     digests, status, kept, expires_at, headers_size, fields_size = _HEAD.unpack_from(content)
@@ -87,5 +87,4 @@ def _secrets() -> tuple[bytes, ...]:
 
 def _mac(secret: bytes, name: str, content: bytes) -> bytes:
     bound = name.encode()
-    message = b"%d:%b%b" % (len(bound), bound, content)
-    return hmac.digest(secret, message, "sha256")[:MAC_SIZE]
+    return mac(secret, b"%d:%b%b" % (len(bound), bound, content), MAC_SIZE)

@@ -193,7 +193,7 @@ def _verdict(row: Row | None) -> Verdict:
         return InFlight()  # a take-over is running
     if state != State.FINISHED:
         raise AssertionError(f"a record in the unknown state {state!r}")
-    if expires_in <= 0:
+    if expires_in <= 0 or not headers:  # without headers: a purge has just emptied it
         return Expired()
     return Finished(
         StoredReply(

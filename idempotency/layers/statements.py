@@ -4,7 +4,8 @@ Written by hand: both the claim and the finish run in every protected request, s
 stands in the way, and the PostgreSQL claim has no form in the ORM.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,7 +31,7 @@ class Statements:
     finished: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, as a key of the caches below
 class _Dialect:
     #: The database's clock at the start of the transaction or statement.
     now: str
@@ -43,6 +44,8 @@ class _Dialect:
     greatest: str = "greatest"
     #: What else must hold before a claim may insert.
     guard: str = ""
+    #: Types of parameters, where the server cannot tell them from a prepared statement.
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 _POSTGRESQL = _Dialect(
@@ -56,6 +59,19 @@ _POSTGRESQL = _Dialect(
         " AND pg_try_advisory_xact_lock(%(identity64)s)"
         " AND set_config('idle_in_transaction_session_timeout', %(silence_ms)s, true) IS NOT NULL"
     ),
+    types={
+        "scope": "varchar",
+        "key": "varchar",
+        "operation": "varchar",
+        "fingerprint": "bytea",
+        "fields": "text",
+        "parent_key": "varchar",
+        "silence_ms": "text",
+        "kept": "float8",
+        "ttl": "float8",
+        "headers": "text",
+        "body": "bytea",
+    },
 )
 _SQLITE = _Dialect(
     now="strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
@@ -107,7 +123,7 @@ def _returning(dialect: _Dialect) -> Statements:
         finish=f"{_finish(dialect)} RETURNING {dialect.epoch.format('expires_at')}",
         take_over=_take_over(dialect) + dialect.guard,
     )
-    return _portable(made)
+    return _spelt(made, dialect)
 
 
 @lru_cache(maxsize=2)
@@ -180,8 +196,12 @@ def _finish(dialect: _Dialect) -> str:
     )
 
 
-def _portable(made: Statements) -> Statements:
-    """`key` needs quotes in MySQL only, and each vendor has its own."""
-    return replace(
-        made, **{f.name: getattr(made, f.name).replace("`key`", "key") for f in fields(made)}
-    )
+def _spelt(made: Statements, dialect: _Dialect) -> Statements:
+    """With typed parameters, and `key` without quotes: MySQL alone needs them, in its own form."""
+
+    def spelt(sql: str) -> str:
+        for name, kind in dialect.types.items():
+            sql = sql.replace(f"%({name})s", f"%({name})s::{kind}")
+        return sql.replace("`key`", "key")
+
+    return replace(made, **{f.name: spelt(getattr(made, f.name)) for f in fields(made)})

@@ -290,6 +290,36 @@ def test_the_idle_limit_ends_with_the_transaction():
     assert limit() == before
 
 
+@pytest.fixture
+def server_side_binding():
+    """Django's option that lets PostgreSQL prepare statements."""
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    options.update(server_side_binding=True, prepare_threshold=0)
+    yield
+    connection.close()
+    options.clear()
+
+
+@pytest.mark.vendors("postgresql")
+@pytest.mark.usefixtures("server_side_binding")
+def test_prepared_statements_do_the_same():
+    execute()
+    assert claim().reply.body == REPLY.body
+    IdempotencyRecord.objects.update(
+        expires_at=timezone.now() - timedelta(hours=2), purge_at=timezone.now()
+    )
+    assert isinstance(claim(), Claimed)
+    assert claim() == InFlight()
+    assert connection.connection.prepare_threshold == 0
+
+
+def test_a_record_that_a_purge_empties_is_expired():
+    """A transaction may have begun before the expiry that the purge has already acted on."""
+    plant(expires_at=timezone.now() + timedelta(seconds=9), headers="", body=None)
+    assert claim() == Expired()
+
+
 @pytest.mark.vendors("mysql")
 def test_the_statements_of_mysql_claim_too(monkeypatch):
     """MariaDB understands them, so they can be proven on it."""

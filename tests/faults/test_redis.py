@@ -112,7 +112,7 @@ def test_garbage_is_a_miss_and_is_replaced(ask, bookings, client, spoil):
 
 
 def test_another_keys_entry_is_a_miss(ask, bookings, client):
-    """A valid entry, moved under another name: its HMAC binds it to its own."""
+    """A valid entry, moved under another name: its MAC binds it to its own."""
     other = ask(book, key="other")
     (moved,) = entries(client, "reply")
     entry = client.get(moved)
