@@ -42,6 +42,17 @@ def declaration(view: Any, method: str, action: str | None) -> Declaration | Non
     )
 
 
+def declare(view: Any, operation: str, policy: Policy) -> None:
+    """Leave a declaration on a plain view, where the checks find it."""
+    view.idempotency_declaration = Declaration(view.__name__, operation, policy)
+
+
+def declared_on(view: Any) -> Declaration | None:
+    """What `declare` has left on a plain view."""
+    found: Declaration | None = getattr(view, "idempotency_declaration", None)
+    return found
+
+
 def is_viewset(view: type) -> bool:
     """Whether actions, rather than methods, name what the class does."""
     return hasattr(view, "get_extra_actions")

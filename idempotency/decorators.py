@@ -11,6 +11,7 @@ from django.http.response import HttpResponseBase
 from django.utils.datastructures import MultiValueDict
 
 from idempotency import protocol, replies
+from idempotency.declarations import declare
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError
 from idempotency.identity import check_operation
 from idempotency.layers import ledger
@@ -71,10 +72,12 @@ def idempotent_view(
             except IdempotencyError as refusal:
                 return _problem(refusal)
 
-        return own_transaction(
+        served = own_transaction(
             protected,
             lambda method: None if method in SAFE_METHODS else ledger.alias(promised.using),
         )
+        declare(served, operation, promised)
+        return served
 
     return decorate
 

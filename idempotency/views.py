@@ -53,7 +53,8 @@ class IdempotencyMixin(_View):
     #: What the protected actions promise; an `@action` may bring its own.
     idempotency_policy: Policy = Policy()
     #: The operation's name in the scope; `None` means `app_label.ViewClass.action`. Name it
-    #: before you rename or move the class: the name is part of every key's identity.
+    #: before you rename or move the class: the name is part of every key's identity. Actions that
+    #: share a name share their keys, so name each in its `@action` where there are several.
     idempotency_operation: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -169,6 +170,9 @@ class IdempotencyMixin(_View):
 
     def _respond_to(self, exc: Exception) -> Response:
         response: Response = super().handle_exception(exc)
+        if isinstance(exc, IdempotencyError) and hasattr(exc, "wait"):
+            # A project's handler may drop it, and clients tell by it what is worth a retry.
+            response.headers.setdefault("Retry-After", str(exc.wait))
         # Where a project's handler made a body of its own, that body stands.
         if isinstance(exc, IdempotencyError) and response.data == {"detail": exc.detail}:
             response.data = exc.problem()

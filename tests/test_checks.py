@@ -23,6 +23,7 @@ from idempotency.checks.cache import BACKENDS, CLIENTS
 from idempotency.checks.database import check_server
 from idempotency.checks.rules import RULES
 from idempotency.checks.settings import KNOWN
+from idempotency.decorators import idempotent_view
 from idempotency.layers import ledger
 from idempotency.policy import Policy
 from idempotency.views import IdempotencyMixin
@@ -561,6 +562,19 @@ def test_equal_class_names_of_two_modules_share_an_operation(settings: Any) -> N
     namesake = type("Guarded", (Guarded,), {"__module__": "tests.elsewhere"})
     settings.ROOT_URLCONF = routed(Guarded, namesake)
     assert "tests.Guarded.post" in message("E023")
+
+
+def test_a_plain_view_shares_its_operation_with_nobody(settings: Any) -> None:
+    protect = idempotent_view(operation="named")
+    one = protect(lambda request: HttpResponse())
+
+    def other(request: Any) -> HttpResponse:
+        return HttpResponse()
+
+    settings.ROOT_URLCONF = urls(path("one/", one), path("again/", one))
+    assert found() == set()
+    settings.ROOT_URLCONF = urls(path("one/", one), path("other/", protect(other)))
+    assert "other" in message("E023")
 
 
 @pytest.mark.parametrize("urlconf", [None, "", "no.such.urls", f"{__name__}.Broken"])

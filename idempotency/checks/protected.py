@@ -7,21 +7,21 @@ from typing import Any
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
-from idempotency.declarations import Declaration, declaration
+from idempotency.declarations import Declaration, declaration, declared_on
 
 
 @dataclass(frozen=True)
 class ProtectedView:
-    """One protected action of a view class, as a URL pattern serves it."""
+    """One protected action of a view class, or a plain view, as a URL pattern serves it."""
 
-    #: An instance that has met no request.
+    #: An instance that has met no request, or a plain view.
     view: Any
     declared: Declaration
 
     @property
     def dotted(self) -> str:
-        """Where the class is defined."""
-        kind = type(self.view)
+        """Where the class or the plain view is defined."""
+        kind = self.view if declared_on(self.view) is not None else type(self.view)
         return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -48,6 +48,10 @@ def _of(callback: Any) -> Iterator[ProtectedView]:
     # Late, because DRF reads the project's settings and classes as it is imported.
     from idempotency.views import IdempotencyMixin  # noqa: PLC0415
 
+    plain = declared_on(callback)
+    if plain is not None:
+        yield ProtectedView(callback, plain)
+        return
     kind = getattr(callback, "cls", None)
     if not (isinstance(kind, type) and issubclass(kind, IdempotencyMixin)):
         return

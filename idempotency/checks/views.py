@@ -43,6 +43,8 @@ def check_views(**kwargs: Any) -> list[CheckMessage]:
 def _is_open(protected: ProtectedView) -> bool:
     """Whether strangers get in, all as one caller, with keys that can be guessed."""
     view = protected.view
+    if not hasattr(view, "get_permissions"):
+        return False  # a plain view: decorators decide who gets in
     if view.get_permissions.__qualname__ != "APIView.get_permissions":
         return False  # only a request would tell
     if view.get_idempotency_caller.__qualname__ != "IdempotencyMixin.get_idempotency_caller":
