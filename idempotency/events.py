@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final
@@ -73,6 +74,27 @@ def record(event: Event) -> None:
         )
     if recorded.receivers:
         recorded.send_robust(sender=Event, event=event)
+
+
+class Reporter:
+    """Reports what happens to one request, and when."""
+
+    def __init__(self, operation: str, digest: str) -> None:
+        self._operation = operation
+        self._digest = digest
+        self._started = time.monotonic()
+        self._once: set[str] = set()
+
+    def record(self, name: str, detail: str = "") -> None:
+        """Report an event of this request."""
+        duration = time.monotonic() - self._started
+        record(Event(name, self._operation, detail, self._digest, duration))
+
+    def record_once(self, name: str) -> None:
+        """The same, but only the first time."""
+        if name not in self._once:
+            self._once.add(name)
+            self.record(name)
 
 
 def counts() -> dict[str, int]:

@@ -22,6 +22,7 @@ from rest_framework.views import APIView
 from idempotency import protocol, replies
 from idempotency.declarations import Declaration, check_declarations, declaration
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
+from idempotency.execution import RETRY_AFTER
 from idempotency.identity import auth_caller
 from idempotency.layers import ledger
 from idempotency.operation import header_of, key_of, operation_of
@@ -109,7 +110,7 @@ class IdempotencyMixin(_View):
             return self._respond_to(exc)
         using = ledger.alias(self._declared.policy.using)
         if header_of(self.request._request) is not None and ledger.unreachable(exc, using=using):
-            exc = Unavailable(retry_after=protocol.RETRY_AFTER)
+            exc = Unavailable(retry_after=RETRY_AFTER)
         connection = connections[using]
         marked = connection.needs_rollback
         try:

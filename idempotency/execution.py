@@ -1,0 +1,132 @@
+"""The atomic execution: one transaction that begins with the claim and ends with the finish.
+
+The handler's effects and its reply commit together or not at all. That one rule decides which
+replies are remembered.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import DatabaseError, InterfaceError, transaction
+from django.http.response import HttpResponseBase
+
+from idempotency import events, replies
+from idempotency.exceptions import LeaseLost, Unavailable
+from idempotency.keys import running
+from idempotency.layers import ledger
+from idempotency.operation import Operation
+from idempotency.outcomes import Claimed, Expired, Finished, InFlight, StoredReply
+
+#: Runs the protected action and gives its rendered response.
+Handler = Callable[[], HttpResponseBase]
+#: Turns an error of the handler into its rendered response, or raises it again.
+ErrorHandler = Callable[[Exception], HttpResponseBase]
+
+#: Seconds a client should let pass before it asks again.
+RETRY_AFTER: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler ran and its transaction has ended; `stored` is what may be published."""
+
+    response: HttpResponseBase
+    stored: StoredReply | None
+
+
+def attempt(
+    operation: Operation, handler: Handler, on_error: ErrorHandler, log: events.Reporter
+) -> Done | Finished | Expired | InFlight:
+    """One transaction that begins with the claim: the execution, or a look at who has the key."""
+    using = operation.using
+    before = None
+    try:
+        with transaction.atomic(using=using, durable=True):
+            before = ledger.link(using=using)
+            verdict = ledger.claim(operation.candidate, using=using)
+            if not isinstance(verdict, Claimed):
+                return verdict
+            done = _execute(operation, verdict, handler, on_error, log)
+    except LeaseLost as error:
+        log.record(events.LEASE_LOST)
+        raise Unavailable(retry_after=RETRY_AFTER) from error
+    except (DatabaseError, InterfaceError) as error:
+        # Refused is the handler's own error; no answer at all is an outcome that nobody knows.
+        if ledger.unreachable(error, using=using, before=before):
+            raise Unavailable(retry_after=RETRY_AFTER) from error
+        raise
+    if done.stored is not None:
+        log.record(events.EXECUTED)
+    return done
+
+
+def _execute(
+    operation: Operation,
+    claimed: Claimed,
+    handler: Handler,
+    on_error: ErrorHandler,
+    log: events.Reporter,
+) -> Done:
+    """Run the handler under its claim; store the reply with its effects, or undo both."""
+    using = operation.using
+    with running(operation.identity.key, operation.scope_digest):
+        if operation.terms.remember_errors:
+            response, why = _handle_errors(operation, handler, on_error)
+        else:
+            response, why = handler(), None
+    why = why or undoing(response, using)
+    if why is not None:
+        log.record(why.event, why.detail)
+        transaction.set_rollback(True, using=using)
+        return Done(response, None)
+    reply = replies.capture(response)
+    return Done(response, ledger.finish(claimed, operation.candidate, reply, using=using))
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """Why the work is undone although there is a response."""
+
+    event: str
+    detail: str
+
+
+def undoing(response: HttpResponseBase, using: str) -> Undoing | None:
+    """Whether, and why, a transaction with this response must not commit."""
+    if replies.has_failed(response):
+        return Undoing(events.FAILED, str(response.status_code))
+    if ledger.doomed(using=using):
+        return Undoing(events.ROLLED_BACK, str(response.status_code))
+    return None
+
+
+class _Undone(Exception):
+    """Carries a response out of the savepoint that its exception undoes."""
+
+    def __init__(self, response: HttpResponseBase, why: Undoing | None) -> None:
+        self.response = response
+        self.why = why
+
+
+def _handle_errors(
+    operation: Operation, handler: Handler, on_error: ErrorHandler
+) -> tuple[HttpResponseBase, Undoing | None]:
+    """The handler in a savepoint, so that a remembered error outlives what it undoes."""
+    using = operation.using
+    try:
+        with transaction.atomic(using=using):
+            try:
+                response = handler()
+            except Exception as error:
+                rendered = on_error(error)
+                remembered = rendered.status_code in operation.terms.remember_errors
+                why = None if remembered else Undoing(events.FAILED, type(error).__name__)
+                raise _Undone(rendered, why) from error
+            # Left to the savepoint, a mark would be forgotten and a success stored for no work.
+            why = undoing(response, using)
+            if why is not None:
+                raise _Undone(response, why)
+    except _Undone as undone:
+        return undone.response, undone.why
+    return response, None
