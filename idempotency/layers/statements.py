@@ -35,7 +35,7 @@ class Statements:
 class _Dialect:
     #: The database's clock at the start of the transaction or statement.
     now: str
-    #: The database's clock at this very moment.
+    #: The database's clock at the start of the statement: the same in all of its columns.
     clock: str
     #: A moment plus so many seconds.
     plus: str
@@ -50,7 +50,7 @@ class _Dialect:
 
 _POSTGRESQL = _Dialect(
     now="now()",
-    clock="clock_timestamp()",
+    clock="statement_timestamp()",
     plus="{} + {} * interval '1 second'",
     epoch="extract(epoch from {})::float8",
     # The try-lock shows an uncommitted claim without waiting for it; the idle limit frees the key
