@@ -13,7 +13,7 @@ from django.utils.datastructures import MultiValueDict
 from idempotency import protocol, replies
 from idempotency.declarations import declare
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError
-from idempotency.identity import check_operation
+from idempotency.identity import caller_of, check_operation
 from idempotency.layers import ledger
 from idempotency.operation import SAFE_METHODS, key_of, operation_of
 from idempotency.policy import Policy
@@ -83,10 +83,7 @@ def idempotent_view(
 
 
 def _user(request: HttpRequest) -> str:
-    user = getattr(request, "user", None)
-    if user is not None and user.is_authenticated and user.pk is not None:
-        return f"user:{user.pk}"
-    return "anon"
+    return caller_of(getattr(request, "user", None), None)
 
 
 def _body(request: HttpRequest) -> Any:

@@ -77,12 +77,17 @@ def header_name(header: str) -> str:
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-def auth_caller(auth: Any) -> str:
-    """A name for what authenticated a request without a user.
+def caller_of(user: Any, auth: Any) -> str:
+    """A name for who was authenticated: `user:<pk>`, else one from `auth`, else `anon`.
 
     Models are named by their key, tokens by their digest, claims by issuer and subject. Raises
     ImproperlyConfigured for anything else: a guess could give two callers one name.
     """
+    authenticated = user is not None and user.is_authenticated
+    if authenticated and user.pk is not None:
+        return f"user:{user.pk}"
+    if not authenticated and auth is None:
+        return "anon"
     if getattr(auth, "pk", None) is not None and hasattr(auth, "_meta"):
         return f"auth:{auth._meta.label_lower}:{auth.pk}"
     if isinstance(auth, str | bytes):
@@ -91,8 +96,9 @@ def auth_caller(auth: Any) -> str:
     if isinstance(auth, Mapping) and auth.get("sub"):
         return f"auth:{json.dumps([auth.get('iss'), auth['sub']])}"
     raise ImproperlyConfigured(
-        "IdempotencyMixin cannot name this caller: the user has no primary key, and request.auth"
-        f" is {type(auth).__name__}. Override get_idempotency_caller()."
+        "An idempotent view cannot name this caller: the user has no primary key, and the request's"
+        f" auth is {type(auth).__name__}. Override get_idempotency_caller(), or give"
+        " idempotent_view a caller."
     )
 
 

@@ -23,7 +23,7 @@ from idempotency import protocol, replies
 from idempotency.declarations import Declaration, check_declarations, declaration
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
 from idempotency.execution import RETRY_AFTER
-from idempotency.identity import auth_caller
+from idempotency.identity import caller_of
 from idempotency.layers import ledger
 from idempotency.operation import header_of, key_of, operation_of
 from idempotency.policy import Policy
@@ -86,13 +86,7 @@ class IdempotencyMixin(_View):
         Dangerous to override: two callers with one name are handed each other's replies. Name
         what was authenticated; never take the name from the body, a header or the URL.
         """
-        user: Any = request.user
-        authenticated = user is not None and user.is_authenticated
-        if authenticated and user.pk is not None:
-            return f"user:{user.pk}"
-        if authenticated or request.auth is not None:
-            return auth_caller(request.auth)
-        return "anon"
+        return caller_of(request.user, request.auth)
 
     # DRF's life cycle
 
