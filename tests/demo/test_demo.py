@@ -208,7 +208,7 @@ def test_bad_servers(demo: Start, plain_environment: dict[str, str]) -> None:
     """The variable is named, not the driver's stack."""
     for variable, value in (
         ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/x"),
-        ("DATABASE_URL", "mysql://127.0.0.1/x"),
+        ("DATABASE_URL", "sqlite:///x"),
         ("REDIS_URL", "unix:///tmp/redis"),
     ):
         run = demo(plain_environment | {variable: value})
