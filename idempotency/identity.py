@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -72,6 +73,7 @@ def identify(caller: str, operation: str, narrowing: str | None, key: str) -> Id
     return Identity(scope, key)
 
 
+@lru_cache(maxsize=8)
 def header_name(header: str) -> str:
     """A header's name in `request.META`."""
     return "HTTP_" + header.upper().replace("-", "_")

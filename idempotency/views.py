@@ -179,12 +179,15 @@ class IdempotencyMixin(_View):
 
 def _with_own_transaction(served: Any) -> Any:
     """What `as_view` gives, with its transactions decided by method and action."""
-    actions = getattr(served, "actions", None) or {}
     view = served.cls(**served.initkwargs)
     check_declarations(view)
+    actions = getattr(served, "actions", None) or {}
+    known: dict[str, Declaration | None] = {}
 
     def alias_of(method: str) -> str | None:
-        declared = declaration(view, method, actions.get(method))
+        if method not in known:  # later than now: the application registry may not be ready yet
+            known[method] = declaration(view, method, actions.get(method))
+        declared = known[method]
         return None if declared is None else ledger.alias(declared.policy.using)
 
     return own_transaction(served, alias_of)

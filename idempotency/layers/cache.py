@@ -7,6 +7,7 @@ MAC, and one that cannot be read is a miss.
 import hmac
 import json
 import struct
+import threading
 import time
 
 from django.core.cache import caches
@@ -60,15 +61,23 @@ def unseal(name: str, entry: bytes) -> StoredReply | None:
     return StoredReply(
         Fingerprint.from_bytes(digests, fields),
         status,
-        tuple((header, value) for header, value in json.loads(content[_HEAD.size : headers_end])),
+        tuple(map(tuple, json.loads(content[_HEAD.size : headers_end]))),
         content[body_start:] if kept else None,
         expires_at,
     )
 
 
+_kept = threading.local()
+
+
 def backend() -> BaseCache:
-    """The cache that the rooms are in."""
-    return caches[conf.IDEMPOTENCY_CACHE]
+    """The cache that the rooms are in; Django has one for each thread, and so have we."""
+    generation = conf.generation
+    if getattr(_kept, "generation", None) != generation:
+        _kept.cache = caches[conf.IDEMPOTENCY_CACHE]
+        _kept.generation = generation
+    cache: BaseCache = _kept.cache
+    return cache
 
 
 def name(cache: BaseCache, identity: Identity) -> str:
