@@ -48,6 +48,8 @@ class Waiter:
         self._deadline = time.monotonic() + limit
         self._pause = FIRST_PAUSE
         self._placed = False
+        #: Whether this request has waited at all.
+        self.waited = False
 
     def __enter__(self) -> Self:
         return self
@@ -58,19 +60,20 @@ class Waiter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._placed:
-            _places.give_back()
+        self.leave()
 
-    @property
-    def waited(self) -> bool:
-        """Whether this request has waited at all."""
-        return self._placed
+    def leave(self) -> None:
+        """Gives the place back: the wait is over, whatever comes."""
+        if self._placed:
+            self._placed = False
+            _places.give_back()
 
     def may_wait(self) -> bool:
         """Takes a place in the crowd, once. False where it is full or the time is up."""
         if time.monotonic() >= self._deadline:
             return False
         self._placed = self._placed or _places.take()
+        self.waited = self.waited or self._placed
         return self._placed
 
     def slice(self) -> float:

@@ -6,18 +6,20 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from asgiref.sync import iscoroutinefunction
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.datastructures import MultiValueDict
 
 from idempotency import protocol, replies
 from idempotency.declarations import declare
-from idempotency.exceptions import PROBLEM_JSON, IdempotencyError
+from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
+from idempotency.execution import RETRY_AFTER
 from idempotency.identity import caller_of, check_operation
 from idempotency.layers import ledger
 from idempotency.operation import SAFE_METHODS, key_of, operation_of
 from idempotency.policy import Policy
-from idempotency.transactions import View, own_transaction
+from idempotency.transactions import View, other_blocks, own_transaction
 
 
 def idempotent_view(
@@ -46,17 +48,24 @@ def idempotent_view(
 
         def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             def execute() -> HttpResponseBase:
-                return replies.render(view(request, *args, **kwargs))
+                with other_blocks(request):
+                    return replies.render(view(request, *args, **kwargs))
 
             terms, using = promised.resolve(), ledger.alias(promised.using)
             key = key_of(request, operation, terms)
             if key is None:
                 return protocol.run_without_key(execute, using=using)
+            try:
+                named = name_caller(request)
+            except (DatabaseError, InterfaceError) as error:
+                if ledger.unreachable(error, using=using):
+                    raise Unavailable(retry_after=RETRY_AFTER) from error
+                raise
             asked = operation_of(
                 request,
                 key,
                 name=operation,
-                caller=name_caller(request),
+                caller=named,
                 body=_body(request),
                 terms=terms,
                 using=using,
@@ -95,7 +104,7 @@ def _body(request: HttpRequest) -> Any:
     if request.content_type == "application/json":
         try:
             return json.loads(request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return request.body
     return request.body
 

@@ -42,7 +42,11 @@ def attempt(
     using = operation.using
     before = None
     try:
-        with transaction.atomic(using=using, durable=True):
+        # The key is known as long as the hooks after the commit run: they may call children too.
+        with (
+            running(operation.identity.key, operation.scope_digest),
+            transaction.atomic(using=using, durable=True),
+        ):
             before = ledger.link(using=using)
             verdict = ledger.claim(operation.candidate, using=using)
             if not isinstance(verdict, Claimed):
@@ -70,11 +74,10 @@ def _execute(
 ) -> Done:
     """Run the handler under its claim; store the reply with its effects, or undo both."""
     using = operation.using
-    with running(operation.identity.key, operation.scope_digest):
-        if operation.terms.remember_errors:
-            response, why = _handle_errors(operation, handler, on_error)
-        else:
-            response, why = handler(), None
+    if operation.terms.remember_errors:
+        response, why = _handle_errors(operation, handler, on_error)
+    else:
+        response, why = handler(), None
     why = why or undoing(response, using)
     if why is not None:
         log.record(why.event, why.detail)

@@ -8,7 +8,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS
 
 from idempotency.conf import conf
 from idempotency.exceptions import KeyInvalid, KeyRequired
@@ -56,7 +58,9 @@ def read_key(header: str | None, terms: Terms) -> str | None:
     return key
 
 
-def identify(caller: str, operation: str, narrowing: str | None, key: str) -> Identity:
+def identify(
+    caller: str, operation: str, narrowing: str | None, key: str, using: str = DEFAULT_DB_ALIAS
+) -> Identity:
     """The identity of a request.
 
     `narrowing` is the Idempotency-Scope header: it is hashed and appended to the authenticated
@@ -70,7 +74,7 @@ def identify(caller: str, operation: str, narrowing: str | None, key: str) -> Id
     scope = f"{name}/{operation}"
     if len(scope) > MAX_SCOPE:
         scope = f"+{hashlib.sha256(name.encode()).hexdigest()}/{operation}"
-    return Identity(scope, key)
+    return Identity(scope, key, using)
 
 
 @lru_cache(maxsize=8)
@@ -82,12 +86,15 @@ def header_name(header: str) -> str:
 def caller_of(user: Any, auth: Any) -> str:
     """A name for who was authenticated: `user:<pk>`, else one from `auth`, else `anon`.
 
-    Models are named by their key, tokens by their digest, claims by issuer and subject. Raises
-    ImproperlyConfigured for anything else: a guess could give two callers one name.
+    Users of another class than the project's user model are named with their class: a device and
+    a person may have the same key. Models in `auth` are named by their key, tokens by their
+    digest, claims by issuer and subject. Raises ImproperlyConfigured for anything else: a guess
+    could give two callers one name.
     """
     authenticated = user is not None and user.is_authenticated
     if authenticated and user.pk is not None:
-        return f"user:{user.pk}"
+        kind = "user" if isinstance(user, get_user_model()) else _kind(user)
+        return f"{kind}:{user.pk}"
     if not authenticated and auth is None:
         return "anon"
     if getattr(auth, "pk", None) is not None and hasattr(auth, "_meta"):
@@ -102,6 +109,11 @@ def caller_of(user: Any, auth: Any) -> str:
         f" auth is {type(auth).__name__}. Override get_idempotency_caller(), or give"
         " idempotent_view a caller."
     )
+
+
+def _kind(user: Any) -> str:
+    meta = getattr(user, "_meta", None)
+    return str(meta.label_lower) if meta is not None else type(user).__qualname__
 
 
 def parent_of(key: str, narrowing: str | None) -> str:

@@ -77,7 +77,7 @@ def operation_of(
     narrowing = request.META.get(header_name(SCOPE_HEADER))
     return Operation(
         name=name,
-        identity=identify(caller, name, narrowing, key),
+        identity=identify(caller, name, narrowing, key, using),
         payload=payload(
             method=str(request.method),
             path=request.path,

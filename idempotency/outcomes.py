@@ -4,21 +4,26 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.db import DEFAULT_DB_ALIAS
+
 from idempotency.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks for what: the scope (caller and operation) and the key."""
+    """Who asks for what: the scope (caller and operation), the key, and in which database."""
 
     scope: str
     key: str
+    #: The alias of the ledger: a router may give each tenant one, and they share the caches.
+    using: str = DEFAULT_DB_ALIAS
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits that stand for scope and key in Redis names and logs."""
+        """32 hex digits that stand for all of it in Redis names and logs."""
         scope = self.scope.encode()
-        material = b"%d:%b:%b" % (len(scope), scope, self.key.encode())
+        key = self.key.encode()
+        material = b"%d:%b:%d:%b:%b" % (len(scope), scope, len(key), key, self.using.encode())
         return hashlib.blake2b(material, digest_size=16).hexdigest()
 
     @property

@@ -5,6 +5,7 @@ and ends with the finish. Before it stand the cache (is there a reply?) and the 
 on it?); both may be absent, and neither decides that a request is new.
 """
 
+from functools import partial
 from typing import assert_never
 
 from django.db import transaction
@@ -77,6 +78,7 @@ def _enforce(
     waits = operation.terms.in_flight == "wait"
     uncertain = 0
     with Waiter(operation.terms.wait_timeout) as waiter:
+        handle = partial(_stand_up, waiter, handler)
         try:
             while True:
                 if isinstance(view, StoredReply):
@@ -86,7 +88,7 @@ def _enforce(
                 # A holder that was just met is most likely alive: wait first, then look.
                 just_met = isinstance(view, Busy) and waits and not waiter.waited
                 if not (just_met and waiter.may_wait()):
-                    match execution.attempt(operation, handler, on_error, log):
+                    match execution.attempt(operation, handle, on_error, log):
                         case Done(response, stored):
                             publish = stored
                             return response
@@ -108,6 +110,12 @@ def _enforce(
         finally:
             if isinstance(view, Held | Off):
                 _leave(operation, view, publish)
+
+
+def _stand_up(waiter: Waiter, handler: Handler) -> HttpResponseBase:
+    """The handler, by a request that no longer waits: its place in the crowd is another's."""
+    waiter.leave()
+    return handler()
 
 
 def _next_view(operation: Operation, view: lock.View, waiter: Waiter) -> lock.View:
@@ -138,10 +146,12 @@ def _leave(operation: Operation, view: Held | Off, reply: StoredReply | None) ->
 def _observe(operation: Operation, handler: Handler, log: events.Reporter) -> HttpResponseBase:
     """Run it whatever the ledger says, and count what would have happened."""
     using = operation.using
-    with transaction.atomic(using=using, durable=True):
+    with (
+        running(operation.identity.key, operation.scope_digest),
+        transaction.atomic(using=using, durable=True),
+    ):
         verdict = ledger.claim(operation.candidate, using=using)
-        with running(operation.identity.key, operation.scope_digest):
-            response = handler()
+        response = handler()
         why = execution.undoing(response, using)
         if why is not None:
             log.record(why.event, why.detail)

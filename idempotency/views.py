@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from django.db import connections
 from django.http.response import HttpResponseBase
@@ -27,7 +27,7 @@ from idempotency.identity import caller_of
 from idempotency.layers import ledger
 from idempotency.operation import header_of, key_of, operation_of
 from idempotency.policy import Policy
-from idempotency.transactions import own_transaction
+from idempotency.transactions import other_blocks, own_transaction
 
 Handler = Callable[..., HttpResponseBase]
 
@@ -136,7 +136,8 @@ class IdempotencyMixin(_View):
             return replies.render(self.finalize_response(request, final, *args, **kwargs))
 
         def execute() -> HttpResponseBase:
-            return finished(handler(request, *args, **kwargs))
+            with other_blocks(request._request):
+                return finished(handler(request, *args, **kwargs))
 
         def on_error(error: Exception) -> HttpResponseBase:
             try:
@@ -203,7 +204,7 @@ def _body(request: Request) -> Any:
     """What the view will see of the body, parsed.
 
     A small JSON body is read without DRF's machinery, which a replay would otherwise pay for; the
-    view parses it again. Whatever is odd about it is left to DRF to complain about.
+    view parses it again. Whatever is odd about it is left to DRF, which may complain.
     """
     raw, parsers = request._request, request.parsers or []
     if (
@@ -214,10 +215,14 @@ def _body(request: Request) -> Any:
         and not hasattr(raw, "_post")  # a middleware has parsed it
     ):
         try:
-            return json.loads(raw.body)
+            return json.loads(raw.body.decode(), parse_constant=_refuse)
         except (ValueError, RecursionError):
             pass
     try:
         return request.data
     except UnsupportedMediaType:  # no parser of this view reads it, so it counts as it is
         return request._request.body
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

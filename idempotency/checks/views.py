@@ -49,13 +49,26 @@ def _is_open(protected: ProtectedView) -> bool:
         return False  # only a request would tell
     if view.get_idempotency_caller.__qualname__ != "IdempotencyMixin.get_idempotency_caller":
         return False  # the project names its callers itself
-    return all(map(_allows_any, view.permission_classes)) and guessable(_key_format(protected))
+    return not any(map(_asks_for_user, view.permission_classes)) and guessable(
+        _key_format(protected)
+    )
 
 
-def _allows_any(permission: Any) -> bool:
-    # By name: rest_framework belongs to the views. Composed permissions have neither.
-    module, name = getattr(permission, "__module__", ""), getattr(permission, "__qualname__", "")
-    return (module, name) == ("rest_framework.permissions", "AllowAny")
+#: By name: rest_framework belongs to the views.
+_USER_PERMISSIONS = frozenset(
+    {"IsAuthenticated", "IsAdminUser", "IsAuthenticatedOrReadOnly", "DjangoModelPermissions"}
+)
+
+
+def _asks_for_user(permission: Any) -> bool:
+    """Whether a permission lets nobody in without a user; any other, such as one that checks an
+    API key by itself, leaves its callers nameless. Of composed ones only a request would tell."""
+    if not isinstance(permission, type):
+        return True
+    return any(
+        base.__module__ == "rest_framework.permissions" and base.__name__ in _USER_PERMISSIONS
+        for base in permission.__mro__
+    )
 
 
 def _key_format(view: ProtectedView) -> str:

@@ -8,6 +8,7 @@ from django_redis.cache import RedisCache
 from django_redis.client import DefaultClient, SentinelClient
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.connection import BlockingConnectionPool
 from redis.retry import Retry
 
 from idempotency.layers.breaker import Breaker
@@ -49,14 +50,23 @@ _servers_lock = threading.Lock()
 
 
 def _client(cache: RedisCache[Any]) -> "tuple[Redis, float]":
-    factory = cache.client.connection_factory
-    # django-redis shares pools by URL, so a pool of our own keeps other caches' settings apart.
+    # A factory and a pool of our own: django-redis shares them with other caches by URL.
+    factory: Any = type(cache.client.connection_factory)(dict(cache.client._options))
     pool = factory.get_connection_pool(factory.make_connection_params(cache.client._server[0]))
+    _hurry(pool)
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        _hurry(sentinel.connection_pool)
+    client: Redis = factory.redis_client_cls(connection_pool=pool)
+    return client, float(pool.connection_kwargs["socket_timeout"])
+
+
+def _hurry(pool: Any) -> None:
+    """Short waits and no retries: redis-py's own turn a time-out of one second into many."""
     kwargs = pool.connection_kwargs
     for name in ("socket_timeout", "socket_connect_timeout"):
         kwargs[name] = kwargs.get(name) or SOCKET_TIMEOUT
-    # redis-py's default retries turn a time-out of one second into many; the ledger is our retry.
     kwargs["retry"] = Retry(NoBackoff(), 0)
     kwargs["retry_on_error"] = []
     kwargs["decode_responses"] = False
-    return factory.redis_client_cls(connection_pool=pool), float(kwargs["socket_timeout"])
+    if isinstance(pool, BlockingConnectionPool):  # a full pool is no reason to wait either
+        pool.timeout = kwargs["socket_timeout"]

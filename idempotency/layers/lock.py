@@ -16,9 +16,7 @@ from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError
 
 from idempotency import events
 from idempotency.conf import conf, seconds
@@ -68,6 +66,8 @@ return 1
 _NONCE_SIZE = 16
 #: Bytes of the token's MAC: enough that garbage in the lock never passes for a fingerprint.
 _MAC_SIZE = 8
+#: Seconds; what rounds to at least a millisecond.
+_SHORTEST_WAIT = 0.002
 #: Seconds a waiter sleeps where its wait failed at once, so that it never spins.
 _FAILED_WAIT = 0.05
 #: Seconds an entry is published short of its end, so that no entry outlives its record.
@@ -95,12 +95,13 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
                 reply = entries.unseal(keys[0], entry)
                 if reply is not None:
                     return reply
-            case [owner]:
+            case [bytes(owner)]:
                 return Busy(_owner(keys[1], owner))
             case 1:
                 return Held(token)
-            case _:
-                raise AssertionError(f"the enter script answered {answer!r}")
+            case _:  # not our script's answer: whoever it is, it is no room of ours
+                _report(ValueError("unknown answer"))
+                return Off()
     return Off()
 
 
@@ -130,8 +131,9 @@ def wait(identity: Identity, limit: float) -> None:
     found = server(cache)
     if found is None:
         return
-    # A blocking read must end before the socket's time-out does.
-    limit = min(limit, found.socket_timeout / 2)
+    # A blocking read must end before the socket's time-out does; Redis 6.2 takes less than a
+    # millisecond for "for ever".
+    limit = max(_SHORTEST_WAIT, min(limit, found.socket_timeout / 2))
     wake = _names(cache, identity)[2]
     # Moved onto itself, one token wakes every waiter in turn.
     client: Any = found.client  # redis-py's own annotation wants whole seconds
@@ -146,14 +148,14 @@ def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
         return None
     try:
         answer = call()
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+    except (MaxConnectionsError, ResponseError) as error:
+        _report(error)  # a matter of our pool, or of this key: the server is well
+        return None
+    except Exception as error:  # a stream out of step raises what redis-py does not name
         opened = found.breaker.failed()
         _report(error)
         if opened:
             events.record(events.Event(events.CACHE_UNAVAILABLE, detail="breaker_open"))
-        return None
-    except RedisError as error:  # it answered: a matter of this key, not of the server
-        _report(error)
         return None
     found.breaker.succeeded()
     return answer

@@ -17,7 +17,7 @@ from idempotency.decorators import idempotent_view
 from idempotency.models import IdempotencyRecord
 from idempotency.policy import Policy
 from idempotency.views import IdempotencyMixin
-from tests.app.models import Booking
+from tests.app.models import Booking, Ticket
 from tests.http.asking import Caller, assert_same_reply, assert_untouched, replayed
 
 #: Each handler's view of the transactions: (alias, in a block, how deep).
@@ -194,6 +194,22 @@ def test_another_aliass_block_is_rolled_back_for_a_raised_error(redis_db, api, s
     monkeypatch.setattr(Bookings, "post", write_there)
     assert api.ask("/bookings/").status_code == 400
     assert not Booking.objects.exists()
+
+
+def test_another_aliass_refused_commit_frees_the_key(redis_db, api, second, monkeypatch):
+    """It commits before ours: a success is never stored for work that the other one has lost."""
+
+    def dangle_there(view, request):
+        Booking.objects.create(name="here")
+        Ticket.objects.using("second").create(booking_id=10**9)
+        return Response({}, status=201)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bookings, "post", dangle_there)
+        assert api.ask("/bookings/").status_code == 500
+    assert not Booking.objects.exists()
+    again = api.ask("/bookings/")
+    assert (again.status_code, replayed(again)) == (201, False)
 
 
 def test_an_exempted_alias_gets_none(redis_db, api, second):

@@ -240,6 +240,18 @@ def test_the_handler_knows_its_key_and_derives_its_childrens(ask):
 
     ask(look, key="parent")
     assert seen == [("parent", "parent-billing")]
+
+
+def test_a_hook_after_the_commit_still_knows_the_key(ask):
+    """Where a message to another service is sent from."""
+    seen = []
+
+    def hook():
+        transaction.on_commit(lambda: seen.append(child_key("billing")))
+        return book()
+
+    ask(hook, key="parent")
+    assert seen == ["parent-billing"]
     with pytest.raises(LookupError):
         current_key()
 

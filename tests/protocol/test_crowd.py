@@ -137,6 +137,28 @@ def test_other_keys_pass_a_waiting_crowd(ask, crew, bookings):
         future.result(PATIENCE)
 
 
+@pytest.mark.vendors("postgresql", "mysql")
+def test_a_waiter_that_runs_gives_its_place_back(ask, crew, settings):
+    """Who inherits a failed leader's key does not wait any more."""
+    settings.IDEMPOTENCY_MAX_WAITERS = 1
+    failing, heir, other = Handler(error=ValueError("no")), Handler(), Handler()
+    first = crew.start(ask, failing)
+    assert failing.entered.wait(PATIENCE)
+    inheriting = crew.start(ask, heir)
+    failing.leave.set()
+    with pytest.raises(ValueError, match="no"):
+        first.result(PATIENCE)
+    assert heir.entered.wait(PATIENCE)
+    key = uuid4().hex
+    leader = crew.start(ask, other, key=key)
+    assert other.entered.wait(PATIENCE)
+    duplicate = crew.start(ask, other, key=key, wait_timeout=PATIENCE)
+    other.leave.set()
+    heir.leave.set()
+    replies = [future.result(PATIENCE) for future in (inheriting, leader, duplicate)]
+    assert {reply.status_code for reply in replies} == {201}
+
+
 def test_of_a_storm_on_one_key_one_runs(ask, crew, bookings):
     handler = Handler()
     handler.leave.set()
