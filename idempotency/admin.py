@@ -124,7 +124,8 @@ class NewestFirst(ChangeList):
 class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # no subscript at run time
     """Who used which key, and what became of it. The stored replies are not shown."""
 
-    list_display = ("stage", "operation", "scope", "short_key", "status", "age", "expires_at")
+    # The scope ends with the operation; it comes last, because it is long.
+    list_display = ("stage", "status", "short_key", "age", "expires_at", "scope")
     list_display_links = ("stage", "short_key")
     list_filter = (StageFilter, OperationFilter)
     search_fields = ("scope__startswith", "key__exact")
@@ -192,7 +193,7 @@ class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # no s
 
     # Columns
 
-    @admin.display(description=_("state"))
+    @admin.display(description=_("stage"))
     def stage(self, record: IdempotencyRecord) -> Any:
         """The stage at this moment, by this server's clock."""
         return _STAGES[stage_of(record, timezone.now())]
