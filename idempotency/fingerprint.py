@@ -208,6 +208,19 @@ def mac(secret: bytes, message: bytes, size: int) -> bytes:
     return hashlib.blake2b(message, key=secret, digest_size=size).digest()
 
 
+def sign(purpose: str, name: str, content: bytes, size: int) -> bytes:
+    """A MAC of so many bytes that binds content to its name, under the current secret."""
+    return mac(derived_secrets(purpose)[0], _joined((name.encode(), content)), size)
+
+
+def is_signed(purpose: str, name: str, content: bytes, proof: bytes, size: int) -> bool:
+    """Whether `proof` is such a MAC, under the current or an older secret."""
+    bound = _joined((name.encode(), content))
+    return any(
+        hmac.compare_digest(proof, mac(secret, bound, size)) for secret in derived_secrets(purpose)
+    )
+
+
 def _secrets() -> tuple[bytes, ...]:
     return derived_secrets("fingerprint")
 

@@ -4,7 +4,6 @@ Nothing that comes out of a cache is unpickled or believed: an entry is bound to
 MAC, and one that cannot be read is a miss.
 """
 
-import hmac
 import json
 import struct
 import threading
@@ -14,7 +13,7 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 
 from idempotency.conf import conf
-from idempotency.fingerprint import Fingerprint, derived_secrets, mac
+from idempotency.fingerprint import Fingerprint, is_signed, sign
 from idempotency.outcomes import Identity, StoredReply
 
 #: The first byte of every entry; another layout takes another.
@@ -42,15 +41,13 @@ def seal(name: str, reply: StoredReply) -> bytes:
         _NO_FIELDS if fields is None else len(fields),
     )
     content = b"".join((head, headers, fields or b"", reply.body or b""))
-    return VERSION + _mac(_secrets()[0], name, content) + content
+    return VERSION + sign("cache", name, content, MAC_SIZE) + content
 
 
 def unseal(name: str, entry: bytes) -> StoredReply | None:
     """The reply in an entry, or `None`: unreadable, foreign, tampered, moved or past its time."""
     proof, content = entry[1 : 1 + MAC_SIZE], entry[1 + MAC_SIZE :]
-    if entry[:1] != VERSION or not any(
-        hmac.compare_digest(proof, _mac(secret, name, content)) for secret in _secrets()
-    ):
+    if entry[:1] != VERSION or not is_signed("cache", name, content, proof, MAC_SIZE):
         return None
     digests, status, kept, expires_at, headers_size, fields_size = _HEAD.unpack_from(content)
     if expires_at <= time.time():
@@ -88,12 +85,3 @@ def name(cache: BaseCache, identity: Identity) -> str:
     short = f"{conf.IDEMPOTENCY_PREFIX}:{{{identity.digest}}}"
     make_key = cache.client.make_key if hasattr(cache, "client") else cache.make_key
     return str(make_key(short))
-
-
-def _secrets() -> tuple[bytes, ...]:
-    return derived_secrets("cache")
-
-
-def _mac(secret: bytes, name: str, content: bytes) -> bytes:
-    bound = name.encode()
-    return mac(secret, b"%d:%b%b" % (len(bound), bound, content), MAC_SIZE)

@@ -7,7 +7,6 @@ orders the crowd.
 """
 
 import hashlib
-import hmac
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError
 
 from idempotency import events
 from idempotency.conf import conf, seconds
-from idempotency.fingerprint import DIGEST_SIZE, Fingerprint, derived_secrets, mac
+from idempotency.fingerprint import DIGEST_SIZE, Fingerprint, is_signed, sign
 from idempotency.layers import cache as entries
 from idempotency.layers.connection import Server, server
 from idempotency.outcomes import Busy, Held, Identity, Off, StoredReply
@@ -191,19 +190,13 @@ def _names(cache: BaseCache, identity: Identity) -> list[str]:
 def _token(lock_name: str, fingerprint: Fingerprint) -> bytes:
     """Unique, and it tells the fingerprint, so that a mismatch is known while the first runs."""
     told = os.urandom(_NONCE_SIZE) + bytes(fingerprint)
-    return told + _token_mac(derived_secrets("lock")[0], lock_name, told)
+    return told + sign("lock", lock_name, told, _MAC_SIZE)
 
 
 def _owner(lock_name: str, token: bytes) -> Fingerprint | None:
     """The fingerprint in a token; `None` where somebody else's `cache.lock` is held."""
     told, proof = token[:-_MAC_SIZE], token[-_MAC_SIZE:]
-    if len(told) != _NONCE_SIZE + 2 * DIGEST_SIZE or not any(
-        hmac.compare_digest(proof, _token_mac(secret, lock_name, told))
-        for secret in derived_secrets("lock")
-    ):
+    known = len(told) == _NONCE_SIZE + 2 * DIGEST_SIZE
+    if not known or not is_signed("lock", lock_name, told, proof, _MAC_SIZE):
         return None
     return Fingerprint.from_bytes(told[_NONCE_SIZE:])
-
-
-def _token_mac(secret: bytes, lock_name: str, told: bytes) -> bytes:
-    return mac(secret, lock_name.encode() + told, _MAC_SIZE)
