@@ -84,6 +84,12 @@ class Settings:
         return self._duration("IDEMPOTENCY_TOMBSTONE", timedelta(hours=24))
 
     @property
+    def IDEMPOTENCY_LEASE(self) -> Duration:
+        """How long a leased claim or a job lasts without a sign of life. 60 s: three renewals are
+        missed before anybody takes over, and a crash costs no more than a minute."""
+        return self._duration("IDEMPOTENCY_LEASE", timedelta(seconds=60))
+
+    @property
     def IDEMPOTENCY_KEY_FORMAT(self) -> str:
         """ "any", "uuid", "ulid", or a regular expression that must match the whole key."""
         return str(self._get("IDEMPOTENCY_KEY_FORMAT", "any"))

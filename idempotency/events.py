@@ -38,12 +38,29 @@ ROLLED_BACK: Final = "rolled_back"
 CACHE_UNAVAILABLE: Final = "cache_unavailable"
 LEASE_LOST: Final = "lease_lost"
 OBSERVED: Final = "observed"
+ATTACHED: Final = "attached"
+TAKEN_OVER: Final = "taken_over"
+ABANDONED: Final = "abandoned"
+OUTCOME_UNKNOWN: Final = "outcome_unknown"
+SETTLED: Final = "settled"
+STEP_DONE: Final = "step_done"
+STEP_SKIPPED: Final = "step_skipped"
+JOB_QUEUED: Final = "job_queued"
+JOB_UNSENT: Final = "job_unsent"
+JOB_RESENT: Final = "job_resent"
+JOB_STARTED: Final = "job_started"
+JOB_IGNORED: Final = "job_ignored"
+JOB_HANDED_BACK: Final = "job_handed_back"
+JOB_ENDED: Final = "job_ended"
 
 _LEVELS: Final = {
     CONSTRAINT_CAUGHT: logging.WARNING,  # the cache and the lock both missed it
     ROLLED_BACK: logging.WARNING,  # a success was answered for work that was undone
     CACHE_UNAVAILABLE: logging.WARNING,
     LEASE_LOST: logging.ERROR,
+    ABANDONED: logging.WARNING,  # its owner died, or stood still past its lease
+    OUTCOME_UNKNOWN: logging.ERROR,  # waits for an operator
+    JOB_UNSENT: logging.WARNING,  # the sweep sends it again
 }
 
 _counts: Counter[str] = Counter()

@@ -1,9 +1,12 @@
 """One class a refusal, all under `IdempotencyError`; DRF turns them into responses."""
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
 from rest_framework.exceptions import APIException
 
 #: The media type of problem details (RFC 9457).
@@ -126,5 +129,58 @@ class Unavailable(IdempotencyError):
     )
 
 
+class OutcomeUnknown(IdempotencyError):
+    """The first request died or failed half-way, and its policy leaves the key to an operator."""
+
+    default_code = "idempotency_outcome_unknown"
+    title = "The outcome of the first request is unknown"
+    default_detail = (
+        "The first request with this idempotency key ended without an outcome, and what it did is"
+        " not known. Do not send it again, under this key or another: ask the operators of this"
+        " service to look it up and settle it."
+    )
+
+
 class LeaseLost(Exception):
     """The claim is no longer ours: the fencing token has moved on, nothing may be written."""
+
+
+class StepChanged(Exception):
+    """A later attempt asks for other steps, or in another order, than the one that went before."""
+
+
+class StepMisplaced(Exception):
+    """A step where there can be none, or a write outside the steps of an execution with steps."""
+
+
+class JobFailed(Exception):
+    """Raised by a job's task: it fails with this message, which the client gets to read.
+
+    `code` is for programs: 1 to 64 characters. Any other exception fails the job too, with a
+    neutral message.
+    """
+
+    def __init__(self, message: str, *, code: str = "job_failed") -> None:
+        super().__init__(message)
+        if not 1 <= len(code) <= 64:
+            raise ValueError("The code of a JobFailed has 1 to 64 characters.")
+        self.message = message
+        self.code = code
+
+
+def for_client(error: BaseException) -> tuple[str, str] | None:
+    """Code and message of an error that is meant for the client; `None`: it is not."""
+    if isinstance(error, JobFailed):
+        return error.code, error.message
+    if isinstance(error, APIException):
+        codes = error.get_codes()
+        plain = isinstance(error.detail, str)
+        message = str(error.detail) if plain else json.dumps(error.detail, default=str)
+        return codes[:64] if isinstance(codes, str) else "job_invalid", message
+    return None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says "no" on purpose, so that nothing is left unknown: DRF's exceptions, and
+    the two of Django's that DRF turns into its own."""
+    return isinstance(error, APIException | Http404 | PermissionDenied | JobFailed)

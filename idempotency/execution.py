@@ -4,7 +4,8 @@ The handler's effects and its reply commit together or not at all. That one rule
 replies are remembered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,11 +13,23 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.http.response import HttpResponseBase
 
 from idempotency import events, replies
-from idempotency.exceptions import LeaseLost, Unavailable
+from idempotency.current import Execution, entered
+from idempotency.exceptions import LeaseLost, OutcomeUnknown, Unavailable
 from idempotency.keys import running
 from idempotency.layers import ledger
 from idempotency.operation import Operation
-from idempotency.outcomes import Claimed, Expired, Finished, InFlight, StoredReply
+from idempotency.outcomes import (
+    Abandoned,
+    Attached,
+    Claimed,
+    Expired,
+    Finished,
+    InFlight,
+    StoredReply,
+)
+
+#: What an attempt may find instead of running the handler.
+Refused = Finished | Expired | InFlight | Attached
 
 #: Runs the protected action and gives its rendered response.
 Handler = Callable[[], HttpResponseBase]
@@ -29,7 +42,10 @@ RETRY_AFTER: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The handler ran and its transaction has ended; `stored` is what may be published."""
+    """The handler ran and its transaction has ended; `stored` is what may be published.
+
+    It is `None` where the work was undone, and where a job has been started.
+    """
 
     response: HttpResponseBase
     stored: StoredReply | None
@@ -37,21 +53,42 @@ class Done:
 
 def attempt(
     operation: Operation, handler: Handler, on_error: ErrorHandler, log: events.Reporter
-) -> Done | Finished | Expired | InFlight:
+) -> Done | Refused:
     """One transaction that begins with the claim: the execution, or a look at who has the key."""
     using = operation.using
-    before = None
+    # The key is known as long as the hooks after the commit run: they may call children too.
+    with (
+        answering(using, log) as began,
+        running(operation.identity.key, operation.identity.scope_digest),
+        transaction.atomic(using=using, durable=True),
+    ):
+        began()
+        verdict = claim(operation, log)
+        if not isinstance(verdict, Claimed):
+            return verdict
+        with entered(Execution(verdict, operation.candidate, using)) as execution:
+            done = _execute(operation, execution, handler, on_error, log)
+    if done.stored is not None:
+        log.record(events.EXECUTED)
+    elif execution.started is not None:
+        log.record(events.JOB_QUEUED)
+    return done
+
+
+@contextmanager
+def answering(using: str, log: events.Reporter) -> Iterator[Callable[[], None]]:
+    """Turns what says "nobody knows" into Unavailable, around a transaction.
+
+    Gives a function to be called as the transaction begins: it tells which connection that was.
+    """
+    before: object = None
+
+    def began() -> None:
+        nonlocal before
+        before = ledger.link(using=using)
+
     try:
-        # The key is known as long as the hooks after the commit run: they may call children too.
-        with (
-            running(operation.identity.key, operation.scope_digest),
-            transaction.atomic(using=using, durable=True),
-        ):
-            before = ledger.link(using=using)
-            verdict = ledger.claim(operation.candidate, using=using)
-            if not isinstance(verdict, Claimed):
-                return verdict
-            done = _execute(operation, verdict, handler, on_error, log)
+        yield began
     except LeaseLost as error:
         log.record(events.LEASE_LOST)
         raise Unavailable(retry_after=RETRY_AFTER) from error
@@ -60,14 +97,31 @@ def attempt(
         if ledger.unreachable(error, using=using, before=before):
             raise Unavailable(retry_after=RETRY_AFTER) from error
         raise
-    if done.stored is not None:
-        log.record(events.EXECUTED)
-    return done
+
+
+def claim(operation: Operation, log: events.Reporter) -> Claimed | Refused:
+    """The claim, of an abandoned key too. First statement of its transaction.
+
+    Raises KeyReused where an abandoned key stood for another request, and OutcomeUnknown where its
+    policy leaves it to an operator.
+    """
+    candidate, using = operation.candidate, operation.using
+    verdict = ledger.claim(candidate, using=using)
+    if not isinstance(verdict, Abandoned):
+        return verdict
+    operation.refuse_mismatch(verdict.fingerprint)
+    if verdict.held:
+        raise OutcomeUnknown
+    claimed = ledger.take_over(candidate, verdict, using=using)
+    if claimed is None:
+        return InFlight(fingerprint=verdict.fingerprint)
+    log.record(events.TAKEN_OVER)
+    return claimed
 
 
 def _execute(
     operation: Operation,
-    claimed: Claimed,
+    execution: Execution,
     handler: Handler,
     on_error: ErrorHandler,
     log: events.Reporter,
@@ -75,7 +129,7 @@ def _execute(
     """Run the handler under its claim; store the reply with its effects, or undo both."""
     using = operation.using
     if operation.terms.remember_errors:
-        response, why = _handle_errors(operation, handler, on_error)
+        response, why = _handle_errors(operation, execution, handler, on_error)
     else:
         response, why = handler(), None
     why = why or undoing(response, using)
@@ -83,8 +137,11 @@ def _execute(
         log.record(why.event, why.detail)
         transaction.set_rollback(True, using=using)
         return Done(response, None)
+    if execution.started is not None:
+        return Done(response, None)  # provisional: the job's end is the reply
     reply = replies.capture(response)
-    return Done(response, ledger.finish(claimed, operation.candidate, reply, using=using))
+    stored = ledger.finish(execution.claimed, operation.candidate, reply, using=using)
+    return Done(response, stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +170,7 @@ class _Undone(Exception):
 
 
 def _handle_errors(
-    operation: Operation, handler: Handler, on_error: ErrorHandler
+    operation: Operation, execution: Execution, handler: Handler, on_error: ErrorHandler
 ) -> tuple[HttpResponseBase, Undoing | None]:
     """The handler in a savepoint, so that a remembered error outlives what it undoes."""
     using = operation.using
@@ -131,5 +188,6 @@ def _handle_errors(
             if why is not None:
                 raise _Undone(response, why)
     except _Undone as undone:
+        execution.started = None  # a job that was begun went with the rest
         return undone.response, undone.why
     return response, None

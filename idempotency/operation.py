@@ -1,17 +1,17 @@
 """One request under a key, as the protocol sees it."""
 
-import hashlib
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
+from uuid import uuid4
 
 from django.http import HttpRequest
 
 from idempotency import events
 from idempotency.conf import conf, seconds
-from idempotency.exceptions import IdempotencyError
-from idempotency.fingerprint import Payload, payload
+from idempotency.exceptions import IdempotencyError, KeyReused
+from idempotency.fingerprint import Fingerprint, Payload, payload
 from idempotency.identity import header_name, identify, parent_of, read_key
 from idempotency.keys import SCOPE_HEADER
 from idempotency.outcomes import Candidate, Identity
@@ -43,12 +43,23 @@ class Operation:
             ttl=self.terms.ttl,
             tombstone=self.terms.tombstone,
             silence=seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT),
+            lease=self.terms.lease if self.terms.execution != "atomic" else None,
+            holds=self.terms.on_abandoned == "hold",
+            job=self.terms.execution == "job",
         )
 
-    @cached_property
-    def scope_digest(self) -> str:
-        """What child calls send, so that two callers' equal keys stay apart downstream."""
-        return hashlib.sha256(self.identity.scope.encode()).hexdigest()[:32]
+    def under(self, key: str) -> "Operation":
+        """The same, asked for under another key."""
+        return replace(self, identity=replace(self.identity, key=key))
+
+    def refuse_mismatch(self, fingerprint: Fingerprint) -> None:
+        """Raises KeyReused where the key stands for another request than this one."""
+        forgive = self.terms.forgives_body
+        mismatch = self.payload.mismatch(fingerprint, forgive_body=forgive)
+        if mismatch is not None:
+            raise KeyReused(
+                status=conf.IDEMPOTENCY_MISMATCH_STATUS, mismatched_fields=mismatch.fields
+            )
 
 
 def header_of(request: HttpRequest) -> str | None:
@@ -59,15 +70,17 @@ def header_of(request: HttpRequest) -> str | None:
 def key_of(request: HttpRequest, name: str, terms: Terms) -> str | None:
     """The request's key, if it has one. Raises KeyRequired or KeyInvalid.
 
+    Leases and jobs stand on a record, so there a request without a key gets one of its own.
     In observe mode nothing is refused: such a request is counted and runs without a key.
     """
     try:
-        return read_key(header_of(request), terms)
+        key = read_key(header_of(request), terms)
     except IdempotencyError as refusal:
         events.record(events.Event(events.REFUSED, name, refusal.default_code))
-        if terms.mode == "observe":
-            return None
-        raise
+        if terms.mode != "observe":
+            raise
+        key = None
+    return str(uuid4()) if key is None and terms.execution != "atomic" else key
 
 
 def operation_of(

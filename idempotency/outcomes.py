@@ -2,7 +2,9 @@
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS
 
@@ -25,6 +27,11 @@ class Identity:
         key = self.key.encode()
         material = b"%d:%b:%d:%b:%b" % (len(scope), scope, len(key), key, self.using.encode())
         return hashlib.blake2b(material, digest_size=16).hexdigest()
+
+    @cached_property
+    def scope_digest(self) -> str:
+        """What child calls send, so that two callers' equal keys stay apart downstream."""
+        return hashlib.sha256(self.scope.encode()).hexdigest()[:32]
 
     @property
     def identity64(self) -> int:
@@ -93,11 +100,18 @@ class Candidate:
     tombstone: float
     #: Longest silence inside the transaction before the database ends it.
     silence: float
+    #: The claim commits by itself and lasts so long, unless it is renewed; `None`: it ends with
+    #: its transaction.
+    lease: float | None = None
+    #: An abandoned claim is not taken over: an operator settles what became of it.
+    holds: bool = False
+    #: A job will stand for the key.
+    job: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The key is ours until the transaction ends; `attempt` is the fencing token."""
+    """The key is ours, until the transaction or the lease ends; `attempt` is the fencing token."""
 
     record_id: int
     attempt: int
@@ -112,11 +126,95 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Another transaction has the key; not `certain` where a neighbour's lock looks the same."""
+    """Another execution has the key; not `certain` where a neighbour's lock looks the same."""
 
     certain: bool = True
+    #: Of the request that has it, where it is known.
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
     """The replay window is over; the tombstone still refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The execution under this key is gone and left no outcome; its steps and effects outside
+    may stand. The same request may take it over, unless it is `held` for an operator."""
+
+    record_id: int
+    attempt: int
+    fingerprint: Fingerprint
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A job stands for the key, queued or running."""
+
+    record_id: int
+    fingerprint: Fingerprint
+    #: Where it was read along.
+    job: "JobView | None" = None
+
+
+# Jobs.
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """A job to be started. Durations in seconds."""
+
+    task: str
+    #: As JSON.
+    arguments: str
+    lease: float
+    ttl: float
+    tombstone: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as its document shows it."""
+
+    id: UUID
+    status: str
+    task: str
+    done: int | None
+    total: int | None
+    #: As JSON; `None`: there is none.
+    result: str | None
+    error_code: str
+    error_message: str
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """A job that a worker has begun: it is the worker's as long as it renews the lease."""
+
+    id: UUID
+    claimed: Claimed
+    candidate: Candidate
+    order: JobOrder
+    #: Which attempt this is, counted from 1.
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnding:
+    """How a job ended."""
+
+    status: str
+    #: The last progress it has reported: how much, of how much.
+    progress: tuple[int, int] | None = None
+    #: As JSON.
+    result: str | None = None
+    error_code: str = ""
+    error_message: str = ""
+    #: For operators only.
+    traceback: str = ""

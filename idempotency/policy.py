@@ -11,9 +11,14 @@ from idempotency.conf import Duration, conf, seconds
 Mismatch = Literal["strict", "lenient"]
 InFlightMode = Literal["wait", "reject"]
 Mode = Literal["enforce", "observe"]
+Execution = Literal["atomic", "leased", "job"]
+OnAbandoned = Literal["retry", "hold"]
 
 #: Statuses that ask for the same request again: remembering one would lock its sender out.
 RETRY_STATUSES = frozenset({401, 408, 425, 429})
+
+#: Seconds. A heartbeat renews each third of it, over a network that may take a moment.
+SHORTEST_LEASE = 1.0
 
 #: Named key formats; anything else is a regular expression for the whole key.
 KEY_FORMATS = {
@@ -47,6 +52,15 @@ class Policy:
     key_format: str | None = None
     #: "enforce", or "observe": run everything, count what would have been deduplicated.
     mode: Mode | None = None
+    #: "atomic": all in one transaction. "leased": the claim commits first and is renewed while the
+    #: handler runs, for calls to the outside world and long work. "job": the handler starts a job
+    #: (`start_job`) that a Celery worker carries out.
+    execution: Execution = "atomic"
+    #: What becomes of a leased or job execution whose owner is gone: "retry" runs it again,
+    #: "hold" leaves it to an operator, because what it did outside is not known.
+    on_abandoned: OnAbandoned = "retry"
+    #: How long a claim lasts without a sign of life; a heartbeat renews it each third of that.
+    lease: Duration | None = None
     #: Statuses of raised errors that are kept and replayed; every other raised error is forgotten.
     remember_errors: AbstractSet[int] = frozenset()
     #: Top-level body fields that two requests under one key may differ in.
@@ -57,8 +71,20 @@ class Policy:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        for name in ("wait_timeout", "ttl", "tombstone"):
+        for name in ("wait_timeout", "ttl", "tombstone", "lease"):
             object.__setattr__(self, name, _duration(name, getattr(self, name)))
+        if self.lease is not None and seconds(self.lease) < SHORTEST_LEASE:
+            raise ValueError(
+                f"Policy.lease must be at least {SHORTEST_LEASE} s: it has to outlast a renewal."
+            )
+        if self.on_abandoned == "hold" and self.execution == "atomic":
+            raise ValueError(
+                "Policy.on_abandoned='hold' needs execution='leased' or 'job': an atomic execution"
+                " is undone as a whole and leaves nothing to hold."
+            )
+        for name in ("execution", "on_abandoned"):
+            if getattr(self, name) is None:
+                raise ValueError(f"Policy.{name} must not be None: no setting stands behind it.")
         if self.ttl is not None and seconds(self.ttl) <= 0:
             raise ValueError("Policy.ttl must be longer than zero: nothing could be replayed.")
         _check_choice("required", self.required, (True, False))
@@ -87,6 +113,9 @@ class Terms:
     tombstone: float
     key_format: str
     mode: Mode
+    execution: Execution
+    on_abandoned: OnAbandoned
+    lease: float
     remember_errors: AbstractSet[int]
     ignore_fields: AbstractSet[str]
 
@@ -106,6 +135,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mismatch": get_args(Mismatch),
     "in_flight": get_args(InFlightMode),
     "mode": get_args(Mode),
+    "execution": get_args(Execution),
+    "on_abandoned": get_args(OnAbandoned),
 }
 
 
@@ -128,6 +159,9 @@ def _resolve(policy: Policy) -> Terms:
         tombstone=seconds(chosen("tombstone")),
         key_format=chosen("key_format"),
         mode=chosen("mode"),
+        execution=policy.execution,
+        on_abandoned=policy.on_abandoned,
+        lease=seconds(chosen("lease")),
         remember_errors=policy.remember_errors,
         ignore_fields=policy.ignore_fields,
     )

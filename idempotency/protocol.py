@@ -12,27 +12,27 @@ from django.db import transaction
 from django.http.response import HttpResponseBase
 
 from idempotency import events, execution, replies
-from idempotency.conf import conf
+from idempotency.attempts import attempt
 from idempotency.crowd import Waiter
+from idempotency.documents import provisional_reply
 from idempotency.exceptions import (
     IdempotencyError,
     InProgress,
     KeyExpired,
-    KeyReused,
     ReplyNotKept,
 )
 from idempotency.execution import RETRY_AFTER, Done, ErrorHandler, Handler
-from idempotency.fingerprint import Fingerprint
-from idempotency.keys import running
-from idempotency.layers import ledger, lock
+from idempotency.layers import jobs, ledger, lock
+from idempotency.observing import observe
 from idempotency.operation import Operation
 from idempotency.outcomes import (
+    Attached,
     Busy,
-    Claimed,
     Expired,
     Finished,
     Held,
     InFlight,
+    JobView,
     Off,
     StoredReply,
 )
@@ -51,7 +51,7 @@ def run(operation: Operation, handler: Handler, on_error: ErrorHandler) -> HttpR
     log = events.Reporter(operation.name, operation.identity.digest)
     try:
         if operation.terms.mode == "observe":
-            return _observe(operation, handler, log)
+            return observe(operation, handler, log)
         return _enforce(operation, handler, on_error, log)
     except IdempotencyError as refusal:
         log.record(events.REFUSED, refusal.default_code)
@@ -83,23 +83,24 @@ def _enforce(
             while True:
                 if isinstance(view, StoredReply):
                     return _replay(operation, view, "cache", waiter, log)
-                if isinstance(view, Busy) and view.fingerprint is not None:
-                    _refuse_mismatch(operation, view.fingerprint)
+                _refuse_other_request(operation, view)
                 # A holder that was just met is most likely alive: wait first, then look.
                 just_met = isinstance(view, Busy) and waits and not waiter.waited
                 if not (just_met and waiter.may_wait()):
-                    match execution.attempt(operation, handle, on_error, log):
+                    match attempt(operation, handle, on_error, log):
                         case Done(response, stored):
                             publish = stored
                             return response
                         case Finished(stored):
                             publish = stored
-                            _report_caught(view, log)
+                            _report_caught(operation, view, log)
                             return _replay(operation, stored, "ledger", waiter, log)
                         case Expired():
                             raise KeyExpired
+                        case Attached(record_id, _, job):
+                            return _attach(operation, record_id, job, log)
                         case InFlight(certain):
-                            _report_caught(view, log)
+                            _report_caught(operation, view, log)
                         case unknown:
                             assert_never(unknown)
                     if not certain and uncertain < UNCERTAIN_CLAIMS:
@@ -112,10 +113,27 @@ def _enforce(
                 _leave(operation, view, publish)
 
 
+def _attach(
+    operation: Operation, record_id: int, job: JobView | None, log: events.Reporter
+) -> HttpResponseBase:
+    """How far the job is that stands for the key."""
+    view = job or jobs.of_record(record_id, using=operation.using)
+    if view is None:
+        raise AssertionError(f"record {record_id} stands for a job that is not there")
+    log.record(events.ATTACHED)
+    return provisional_reply(view, RETRY_AFTER)
+
+
 def _stand_up(waiter: Waiter, handler: Handler) -> HttpResponseBase:
     """The handler, by a request that no longer waits: its place in the crowd is another's."""
     waiter.leave()
     return handler()
+
+
+def _refuse_other_request(operation: Operation, view: lock.View) -> None:
+    """Raises KeyReused where the lock tells that its holder is another request."""
+    if isinstance(view, Busy) and view.fingerprint is not None:
+        operation.refuse_mismatch(view.fingerprint)
 
 
 def _next_view(operation: Operation, view: lock.View, waiter: Waiter) -> lock.View:
@@ -130,9 +148,9 @@ def _next_view(operation: Operation, view: lock.View, waiter: Waiter) -> lock.Vi
     return lock.enter(operation.identity, operation.payload.fingerprint)
 
 
-def _report_caught(view: lock.View, log: events.Reporter) -> None:
-    """The ledger stopped what cache and lock let through."""
-    if not isinstance(view, Busy):
+def _report_caught(operation: Operation, view: lock.View, log: events.Reporter) -> None:
+    """The ledger stopped what cache and lock let through. They never have a job's first reply."""
+    if not isinstance(view, Busy) and operation.terms.execution != "job":
         log.record_once(events.CONSTRAINT_CAUGHT)
 
 
@@ -143,57 +161,13 @@ def _leave(operation: Operation, view: Held | Off, reply: StoredReply | None) ->
     lock.leave(operation.identity, view, reply)
 
 
-def _observe(operation: Operation, handler: Handler, log: events.Reporter) -> HttpResponseBase:
-    """Run it whatever the ledger says, and count what would have happened."""
-    using = operation.using
-    with (
-        running(operation.identity.key, operation.scope_digest),
-        transaction.atomic(using=using, durable=True),
-    ):
-        verdict = ledger.claim(operation.candidate, using=using)
-        response = handler()
-        why = execution.undoing(response, using)
-        if why is not None:
-            log.record(why.event, why.detail)
-            transaction.set_rollback(True, using=using)
-        elif isinstance(verdict, Claimed):
-            reply = replies.capture_if_possible(response)
-            ledger.finish(verdict, operation.candidate, reply, using=using)
-    log.record(events.OBSERVED, _would_be(operation, verdict))
-    return response
-
-
-def _would_be(operation: Operation, verdict: ledger.Verdict) -> str:
-    match verdict:
-        case Claimed():
-            return events.EXECUTED
-        case Finished(stored):
-            try:
-                _refuse_mismatch(operation, stored.fingerprint)
-            except IdempotencyError as refusal:
-                return refusal.default_code
-            return events.REPLAYED
-        case Expired():
-            return KeyExpired.default_code
-        case InFlight():
-            return InProgress.default_code
-
-
 def _replay(
     operation: Operation, stored: StoredReply, layer: str, waiter: Waiter, log: events.Reporter
 ) -> HttpResponseBase:
-    _refuse_mismatch(operation, stored.fingerprint)
+    operation.refuse_mismatch(stored.fingerprint)
     if stored.body is None:
         raise ReplyNotKept
     if waiter.waited:
         log.record(events.WAITED)
     log.record(events.REPLAYED, layer)
     return replies.replay(stored)
-
-
-def _refuse_mismatch(operation: Operation, fingerprint: Fingerprint) -> None:
-    """Raises KeyReused where the key stands for another request than this one."""
-    forgive = operation.terms.forgives_body
-    mismatch = operation.payload.mismatch(fingerprint, forgive_body=forgive)
-    if mismatch is not None:
-        raise KeyReused(status=conf.IDEMPOTENCY_MISMATCH_STATUS, mismatched_fields=mismatch.fields)

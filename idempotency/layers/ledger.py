@@ -13,8 +13,10 @@ from django.db.backends.utils import CursorWrapper
 from idempotency.exceptions import LeaseLost
 from idempotency.fingerprint import Fingerprint
 from idempotency.layers.statements import Statements, statements
-from idempotency.models import IdempotencyRecord, State
+from idempotency.models import IdempotencyRecord, Job, State, Step
 from idempotency.outcomes import (
+    Abandoned,
+    Attached,
     Candidate,
     Claimed,
     Expired,
@@ -26,7 +28,7 @@ from idempotency.outcomes import (
 
 Parameters = dict[str, Any]
 Row = tuple[Any, ...]
-Verdict = Claimed | Finished | InFlight | Expired
+Verdict = Claimed | Finished | InFlight | Expired | Abandoned | Attached
 
 #: MySQL's codes for "another transaction is in the way": lock time-out, NOWAIT, deadlock.
 _CONTENDED = frozenset({1205, 3572, 1213})
@@ -50,16 +52,39 @@ def claim(candidate: Candidate, *, using: str) -> Verdict:
     """
     connection = connections[using]
     sql = statements(connection)
-    parameters = _claim_parameters(candidate)
     with connection.cursor() as cursor:
         if connection.vendor == "mysql":
-            return _claim_in_steps(cursor, sql, parameters)
-        cursor.execute(sql.claim, parameters)
+            return _claim_in_steps(cursor, sql, candidate, using)
+        parameters = _claim_parameters(candidate)
+        cursor.execute(sql.claim if candidate.lease is None else sql.claim_leased, parameters)
         inserted = cursor.fetchone()
         if inserted is not None:
             return Claimed(record_id=inserted[0], attempt=1)
         row = _read(cursor, sql, parameters)
-        return _take_over(cursor, sql, parameters, row) or _verdict(row)
+    return _claim_free(candidate, row, using) or _verdict(row)
+
+
+def take_over(candidate: Candidate, left: Abandoned, *, using: str) -> Claimed | None:
+    """Make an abandoned key ours; `None` where another was faster, or its owner still writes.
+
+    Whoever had it finds its fencing token outdated.
+    """
+    connection = connections[using]
+    sql = statements(connection)
+    taken = {"id": left.record_id, "attempt": left.attempt}
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                sql.take_over if candidate.lease is None else sql.take_over_leased,
+                _claim_parameters(candidate) | taken,
+            )
+            if cursor.rowcount != 1:
+                return None
+    except OperationalError as error:
+        if connection.vendor == "mysql" and error.args and error.args[0] in _CONTENDED:
+            return None
+        raise
+    return Claimed(left.record_id, left.attempt + 1)
 
 
 def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) -> StoredReply:
@@ -132,18 +157,21 @@ def doomed(*, using: str) -> bool:
     )
 
 
-def _claim_in_steps(cursor: CursorWrapper, sql: Statements, parameters: Parameters) -> Verdict:
+def _claim_in_steps(
+    cursor: CursorWrapper, sql: Statements, candidate: Candidate, using: str
+) -> Verdict:
     """The claim of MariaDB and MySQL: look, probe, insert; none of them waits (on MySQL, the
     insert may, for a claim that came between)."""
+    parameters = _claim_parameters(candidate)
     certain = True
     try:
         row = _read(cursor, sql, parameters)
         if row is None:
             cursor.execute(sql.probe, parameters)
             certain = False
-            cursor.execute(sql.claim, parameters)
+            cursor.execute(sql.claim if candidate.lease is None else sql.claim_leased, parameters)
             return Claimed(record_id=int(cursor.lastrowid), attempt=1)
-        return _take_over(cursor, sql, parameters, row) or _verdict(row)
+        return _claim_free(candidate, row, using) or _verdict(row)
     except IntegrityError:  # committed since we looked
         return _verdict(_read(cursor, sql, parameters))
     except OperationalError as error:
@@ -153,15 +181,18 @@ def _claim_in_steps(cursor: CursorWrapper, sql: Statements, parameters: Paramete
         raise
 
 
-def _take_over(
-    cursor: CursorWrapper, sql: Statements, parameters: Parameters, row: Row | None
-) -> Claimed | None:
-    """Claim a record that is past its tombstone; `None` where it is not, or another was faster."""
-    if row is None or not row[-1]:
+def _claim_free(candidate: Candidate, row: Row | None, using: str) -> Claimed | None:
+    """Claim a record that is given back or past its tombstone; `None` where it is not, or another
+    was faster."""
+    if row is None or not (row[-1] or row[2] == State.RELEASED):
         return None
-    record_id, attempt = row[:2]
-    cursor.execute(sql.take_over, parameters | {"id": record_id, "attempt": attempt})
-    return Claimed(record_id, attempt + 1) if cursor.rowcount == 1 else None
+    record_id, attempt, _, digests, fields = row[:5]
+    left = Abandoned(record_id, attempt, Fingerprint.from_bytes(bytes(digests), fields), held=False)
+    claimed = take_over(candidate, left, using=using)
+    if claimed is not None:  # what was done under the key before is forgotten too
+        Step.objects.using(using).filter(record=record_id).delete()
+        Job.objects.using(using).filter(record=record_id).delete()
+    return claimed
 
 
 def _claim_parameters(candidate: Candidate) -> Parameters:
@@ -176,6 +207,9 @@ def _claim_parameters(candidate: Candidate) -> Parameters:
         "parent_key": candidate.parent_key,
         "kept": candidate.silence + candidate.ttl + candidate.tombstone,
         "silence_ms": str(int(candidate.silence * 1000)),
+        "state": State.JOB.value if candidate.job else State.RUNNING.value,
+        "lease": candidate.lease,
+        "holds": candidate.holds,
     }
 
 
@@ -188,16 +222,29 @@ def _read(cursor: CursorWrapper, sql: Statements, parameters: Parameters) -> Row
 def _verdict(row: Row | None) -> Verdict:
     if row is None:
         return InFlight()  # the claim is there, its commit is not
-    _, _, state, digests, fields, status, headers, body, expires_at, expires_in, purgeable = row
-    if purgeable or state == State.RUNNING:
+    record_id, attempt, state, digests, fields, status, headers, body, *times = row
+    expires_at, expires_in, lapsed, holds, purgeable = times
+    if purgeable or state == State.RELEASED:
         return InFlight()  # a take-over is running
-    if state != State.FINISHED:
-        raise AssertionError(f"a record in the unknown state {state!r}")
+    fingerprint = Fingerprint.from_bytes(bytes(digests), fields)
+    match state:
+        case State.RUNNING if not lapsed:
+            return InFlight(fingerprint=fingerprint)
+        case State.RUNNING:
+            return Abandoned(record_id, attempt, fingerprint, held=bool(holds))
+        case State.ABANDONED | State.UNKNOWN:
+            return Abandoned(record_id, attempt, fingerprint, held=state == State.UNKNOWN)
+        case State.JOB:
+            return Attached(record_id, fingerprint)
+        case State.FINISHED:
+            pass
+        case _:
+            raise AssertionError(f"a record in the unknown state {state!r}")
     if expires_in <= 0 or not headers:  # without headers: a purge has just emptied it
         return Expired()
     return Finished(
         StoredReply(
-            Fingerprint.from_bytes(bytes(digests), fields),
+            fingerprint,
             status,
             tuple((name, value) for name, value in json.loads(headers)),
             None if body is None else bytes(body),

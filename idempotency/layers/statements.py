@@ -23,10 +23,13 @@ class Statements:
     read: str
     #: Stores the reply under the fence.
     finish: str
+    #: As `claim`, for one that commits by itself, with a lease.
+    claim_leased: str = ""
     #: Fails at once where another transaction has the row (MariaDB, MySQL).
     probe: str = ""
-    #: Claims a forgotten row, under the fence.
+    #: Claims a row that nobody has any more, under the fence; the same with a lease.
     take_over: str = ""
+    take_over_leased: str = ""
     #: Reads what the finish has set, where it cannot return it (MariaDB, MySQL).
     finished: str = ""
 
@@ -44,6 +47,8 @@ class _Dialect:
     greatest: str = "greatest"
     #: What else must hold before a claim may insert.
     guard: str = ""
+    #: Whether a statement can pass by rows that somebody has locked.
+    skips_locked: bool = False
     #: Types of parameters, where the server cannot tell them from a prepared statement.
     types: Mapping[str, str] = field(default_factory=dict)
 
@@ -53,6 +58,7 @@ _POSTGRESQL = _Dialect(
     clock="statement_timestamp()",
     plus="{} + {} * interval '1 second'",
     epoch="extract(epoch from {})::float8",
+    skips_locked=True,
     # The try-lock shows an uncommitted claim without waiting for it; the idle limit frees the key
     # of a host that vanished in mid-transaction. Both end with the transaction (PgBouncer).
     guard=(
@@ -71,6 +77,9 @@ _POSTGRESQL = _Dialect(
         "ttl": "float8",
         "headers": "text",
         "body": "bytea",
+        "state": "varchar",
+        "lease": "float8",
+        "holds": "boolean",
     },
 )
 _SQLITE = _Dialect(
@@ -111,17 +120,25 @@ def _returning(dialect: _Dialect) -> Statements:
     # NOT EXISTS keeps a duplicate from waiting for whoever writes a settled record; ON CONFLICT
     # closes the race with a claim that committed after this statement took its snapshot. Taking
     # over is a statement of its own: rare, and planning it would cost every claim.
-    names, values = _inserted(dialect)
-    claim = (
-        f"INSERT INTO {_TABLE} ({names}) SELECT {values}"
-        f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED}){dialect.guard}"
-        " ON CONFLICT (scope, key) DO NOTHING RETURNING id"
-    )
+    def claim(*, leased: bool) -> str:
+        names, values = _inserted(dialect, leased=leased)
+        return (
+            f"INSERT INTO {_TABLE} ({names}) SELECT {values}"
+            f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED}){dialect.guard}"
+            " ON CONFLICT (scope, key) DO NOTHING RETURNING id"
+        )
+
+    # Whoever is at work on the row, a zombie's finish or a purge, is not waited for.
+    free = f"{_MINE} AND {_free(dialect)}"
+    if dialect.skips_locked:
+        free = f"id = (SELECT id FROM {_TABLE} WHERE {free} FOR UPDATE SKIP LOCKED)"
     made = Statements(
-        claim=claim,
+        claim=claim(leased=False),
+        claim_leased=claim(leased=True),
         read=_read(dialect),
         finish=f"{_finish(dialect)} RETURNING {dialect.epoch.format('expires_at')}",
-        take_over=_take_over(dialect) + dialect.guard,
+        take_over=f"{_take_over(dialect, leased=False)} WHERE {free}{dialect.guard}",
+        take_over_leased=f"{_take_over(dialect, leased=True)} WHERE {free}{dialect.guard}",
     )
     return _spelt(made, dialect)
 
@@ -131,16 +148,26 @@ def _in_steps(*, mariadb: bool) -> Statements:
     dialect = _MYSQL
     # Never wait for another transaction's row: its commit may be a minute away.
     at_once = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR " if mariadb else ""
-    names, values = _inserted(dialect)
-    return Statements(
+
+    def claim(*, leased: bool) -> str:
         # VALUES, not SELECT: that would hold the table's AUTO-INC lock and stop other keys.
-        claim=f"{at_once}INSERT INTO {_TABLE} ({names}) VALUES ({values})",
+        names, values = _inserted(dialect, leased=leased)
+        return f"{at_once}INSERT INTO {_TABLE} ({names}) VALUES ({values})"
+
+    def take_over(*, leased: bool) -> str:
+        taken = _take_over(dialect, leased=leased)
+        return f"{at_once}{taken} WHERE {_MINE} AND {_free(dialect)}"
+
+    return Statements(
+        claim=claim(leased=False),
+        claim_leased=claim(leased=True),
         read=_read(dialect),
         finish=_finish(dialect),
         # A locking read of one row takes no gap, as the insert's check for duplicates does: a
         # crowd that polls its key must not stop its neighbours.
         probe=f"SELECT id FROM {_TABLE} WHERE {_NAMED} FOR UPDATE NOWAIT",
-        take_over=at_once + _take_over(dialect),
+        take_over=take_over(leased=False),
+        take_over_leased=take_over(leased=True),
         finished=f"SELECT {dialect.epoch.format('expires_at')} FROM {_TABLE} WHERE {_MINE}",
     )
 
@@ -149,9 +176,16 @@ _NAMED = "scope = %(scope)s AND `key` = %(key)s"
 _MINE = "id = %(id)s AND attempt = %(attempt)s"
 
 
-def _written(dialect: _Dialect) -> dict[str, str]:
+def _written(dialect: _Dialect, *, leased: bool) -> dict[str, str]:
     """What a claim writes, besides whose it is and its attempt."""
+    lease = {
+        "state": "%(state)s",
+        "lease_until": dialect.plus.format(dialect.clock, "%(lease)s"),
+        "holds": "%(holds)s",
+        "purge_at": "NULL",  # nothing unsettled is ever forgotten
+    }
     # The purge is set now, so that the finish changes no indexed column: half the index writes.
+    bound = {"purge_at": dialect.plus.format(dialect.now, "%(kept)s")}
     return {
         "operation": "%(operation)s",
         "state": "'running'",
@@ -160,27 +194,37 @@ def _written(dialect: _Dialect) -> dict[str, str]:
         "headers": "''",
         "parent_key": "%(parent_key)s",
         "created_at": dialect.now,
-        "purge_at": dialect.plus.format(dialect.now, "%(kept)s"),
-    }
+    } | (lease if leased else bound)
 
 
-def _inserted(dialect: _Dialect) -> tuple[str, str]:
-    columns = {"scope": "%(scope)s", "`key`": "%(key)s", "attempt": "1"} | _written(dialect)
+def _inserted(dialect: _Dialect, *, leased: bool) -> tuple[str, str]:
+    whose = {"scope": "%(scope)s", "`key`": "%(key)s", "attempt": "1"}
+    columns = whose | _written(dialect, leased=leased)
     return ", ".join(columns), ", ".join(columns.values())
 
 
-def _take_over(dialect: _Dialect) -> str:
+def _take_over(dialect: _Dialect, *, leased: bool) -> str:
     emptied = dict.fromkeys(("status", "body", "completed_at", "expires_at"), "NULL")
-    renewed = {"attempt": "attempt + 1"} | _written(dialect) | emptied
+    unleased = {"lease_until": "NULL", "holds": "%(holds)s"}
+    renewed = {"attempt": "attempt + 1"} | emptied | unleased | _written(dialect, leased=leased)
     assigned = ", ".join(f"{name} = {value}" for name, value in renewed.items())
-    return f"UPDATE {_TABLE} SET {assigned} WHERE {_MINE} AND purge_at <= {dialect.now}"
+    return f"UPDATE {_TABLE} SET {assigned}"
+
+
+def _free(dialect: _Dialect) -> str:
+    """Which rows may be taken over: forgotten, given back, or left by an owner that is gone."""
+    return (
+        f"(purge_at <= {dialect.now} OR state IN ('released', 'abandoned')"
+        f" OR state = 'running' AND lease_until <= {dialect.clock} AND NOT holds)"
+    )
 
 
 def _read(dialect: _Dialect) -> str:
     expires = dialect.epoch.format("expires_at")
     return (
         f"SELECT id, attempt, state, fingerprint, fields, status, headers, body, {expires},"
-        f" {expires} - {dialect.epoch.format(dialect.now)}, purge_at <= {dialect.now}"
+        f" {expires} - {dialect.epoch.format(dialect.now)}, lease_until <= {dialect.clock}, holds,"
+        f" purge_at <= {dialect.now}"
         f" FROM {_TABLE} WHERE {_NAMED}"
     )
 
@@ -191,8 +235,8 @@ def _finish(dialect: _Dialect) -> str:
     return (
         f"UPDATE {_TABLE} SET state = 'finished', status = %(status)s, headers = %(headers)s,"
         f" body = %(body)s, completed_at = {dialect.clock}, expires_at = {expires},"
-        f" purge_at = {dialect.greatest}(purge_at, {purge})"
-        f" WHERE {_MINE} AND state = 'running'"
+        f" lease_until = NULL, purge_at = {dialect.greatest}(coalesce(purge_at, {purge}), {purge})"
+        f" WHERE {_MINE} AND state IN ('running', 'job')"
     )
 
 

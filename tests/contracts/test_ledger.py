@@ -171,7 +171,9 @@ def test_a_record_without_a_purge_date_is_never_taken_over():
 
 def test_a_committed_running_record_is_in_flight():
     plant(state=State.RUNNING, expires_at=None, purge_at=None)
-    assert claim() == InFlight()
+    verdict = claim()
+    assert isinstance(verdict, InFlight)
+    assert verdict.certain
 
 
 # SQLite knows one writer: there, every write waits for every other.
@@ -180,7 +182,8 @@ def test_an_uncommitted_claim_is_in_flight_and_nobody_waits_for_it():
     asked = candidate()
     with open_transaction(lambda: ledger.claim(asked, using="default")):
         assert isinstance(elsewhere(claim), InFlight)
-    assert elsewhere(claim) == InFlight()  # committed without a finish: still not free
+    # Committed without a finish: still not free, and it tells which request has it.
+    assert elsewhere(claim) == InFlight(fingerprint=asked.fingerprint)
 
 
 # SQLite knows one writer: there, every write waits for every other.
@@ -310,7 +313,7 @@ def test_prepared_statements_do_the_same():
         expires_at=timezone.now() - timedelta(hours=2), purge_at=timezone.now()
     )
     assert isinstance(claim(), Claimed)
-    assert claim() == InFlight()
+    assert isinstance(claim(), InFlight)
     assert connection.connection.prepare_threshold == 0
 
 

@@ -1,0 +1,229 @@
+"""The job rows: outbox, progress and result of long-running work.
+
+Who may write one is told by its record's lease and fencing token, so whoever changes a job locks
+the record first.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Coalesce
+
+from idempotency.fingerprint import Fingerprint
+from idempotency.layers import leases
+from idempotency.layers.clock import ServerNow, after
+from idempotency.models import IdempotencyRecord, Job, JobStatus, State
+from idempotency.outcomes import (
+    Attached,
+    Candidate,
+    Claimed,
+    Identity,
+    JobEnding,
+    JobOrder,
+    JobRun,
+    JobView,
+)
+
+#: How often a job is begun before its workers' deaths count as its own doing. 5: a deploy or two
+#: and a machine that fails are survived, and what kills its worker stops after some minutes.
+MAX_ATTEMPTS: Final = 5
+#: The pause before a queued job's message is sent again doubles so often: with a lease of a
+#: minute, a queue that is hours long gets one more message an hour from each of its jobs.
+MAX_DOUBLINGS: Final = 6
+
+
+def add(claimed: Claimed, order: JobOrder, *, using: str) -> JobView:
+    """Put a job behind a claim, in the claim's transaction."""
+    job = Job.objects.using(using).create(
+        record_id=claimed.record_id,
+        task=order.task,
+        arguments=order.arguments,
+        lease=order.lease,
+        ttl=order.ttl,
+        tombstone=order.tombstone,
+        created_at=ServerNow(),
+    )
+    return _view(Job.objects.using(using).get(pk=job.pk))
+
+
+def pending(identity: Identity) -> Attached | None:
+    """The queued or running job that stands for a key, if one does. One statement."""
+    job = (
+        Job.objects.using(identity.using)
+        .select_related("record")
+        .filter(record__scope=identity.scope, record__key=identity.key, record__state=State.JOB)
+        .first()
+    )
+    if job is None:
+        return None
+    return Attached(job.record.pk, _fingerprint(job.record), _view(job))
+
+
+def view(job_id: UUID, *, using: str) -> JobView | None:
+    """A job by its id."""
+    return _one(Job.objects.using(using).filter(pk=job_id))
+
+
+def of_record(record_id: int, *, using: str) -> JobView | None:
+    """The job behind a record."""
+    return _one(Job.objects.using(using).filter(record=record_id))
+
+
+def begin(job_id: UUID, *, using: str) -> JobRun | None:
+    """Lease a job to this worker; `None` where a message came late, twice or for nothing.
+
+    A transaction of its own, short: messages for one job wait here for each other. What was left
+    by a worker that died is taken over, unless that is the sweep's to decide.
+    """
+    with transaction.atomic(using=using, durable=True):
+        found = _locked(job_id, using)
+        if found is None:
+            return None
+        record, job = found
+        lapsed = job.status == JobStatus.RUNNING and _lapsed(record, using)
+        if job.status != JobStatus.QUEUED and (
+            not lapsed or record.holds or job.attempts >= MAX_ATTEMPTS
+        ):
+            return None
+        claimed = leases.take(Claimed(record.pk, record.attempt), job.lease, using=using)
+        if claimed is None:
+            return None
+        Job.objects.using(using).filter(pk=job_id).update(
+            status=JobStatus.RUNNING,
+            attempts=F("attempts") + 1,
+            started_at=Coalesce("started_at", ServerNow()),
+        )
+    order = JobOrder(job.task, job.arguments, job.lease, job.ttl, job.tombstone)
+    return JobRun(job_id, claimed, _candidate(record, job, using), order, job.attempts + 1)
+
+
+def progress(claimed: Claimed, done: int, total: int, *, using: str) -> None:
+    """Say how far a running job is. Nothing happens to one that is lost."""
+    Job.objects.using(using).filter(
+        record=claimed.record_id,
+        record__attempt=claimed.attempt,
+        record__state=State.JOB,
+    ).update(done=done, total=total)
+
+
+def requeue(job_ids: Iterable[UUID], *, using: str) -> None:
+    """Have jobs wait for their message, which is sent once more. The caller has raised the
+    token, or knows that no worker has them."""
+    Job.objects.using(using).filter(pk__in=list(job_ids)).update(
+        status=JobStatus.QUEUED, resent=F("resent") + 1
+    )
+
+
+def reopen(claimed: Claimed, *, using: str) -> None:
+    """Have a job that was held wait for a worker, as if it had not ended."""
+    Job.objects.using(using).filter(record=claimed.record_id).update(
+        status=JobStatus.QUEUED,
+        error_code="",
+        error_message="",
+        traceback="",
+        finished_at=None,
+    )
+
+
+def end(claimed: Claimed, ending: JobEnding, *, using: str) -> JobView:
+    """Write how a job ended, and give what its document shows. The caller holds the fence, in
+    the transaction of the job's effects."""
+    ours = Job.objects.using(using).filter(record=claimed.record_id)
+    if ending.progress is not None:  # a heartbeat may not have come to write the last one
+        done, total = ending.progress
+        ours.update(done=done, total=total)
+    ours.update(
+        status=ending.status,
+        result=ending.result,
+        error_code=ending.error_code,
+        error_message=ending.error_message,
+        traceback=ending.traceback,
+        finished_at=ServerNow(),
+    )
+    return _view(ours.get())
+
+
+def take(job_id: UUID, *, using: str) -> JobRun | None:
+    """Take a job away from whoever has it, in the caller's transaction; `None`: it has ended."""
+    found = _locked(job_id, using)
+    if found is None:
+        return None
+    record, job = found
+    claimed = leases.take(Claimed(record.pk, record.attempt), job.lease, using=using)
+    if claimed is None:
+        return None
+    order = JobOrder(job.task, job.arguments, job.lease, job.ttl, job.tombstone)
+    return JobRun(job_id, claimed, _candidate(record, job, using), order, job.attempts)
+
+
+def resend(record_id: int, *, using: str) -> tuple[UUID, str] | None:
+    """Count one more message for a queued job whose record the caller has locked; gives its id
+    and task, `None` where it is not queued."""
+    ours = Job.objects.using(using).filter(record=record_id, status=JobStatus.QUEUED)
+    job = ours.first()
+    if job is None:
+        return None
+    ours.update(resent=F("resent") + 1)
+    pause = job.lease * 2 ** min(job.resent, MAX_DOUBLINGS)
+    IdempotencyRecord.objects.using(using).filter(pk=record_id).update(lease_until=after(pause))
+    return job.pk, job.task
+
+
+def _candidate(record: IdempotencyRecord, job: Job, using: str) -> Candidate:
+    """The request that started a job, as the ledger saw it."""
+    return Candidate(
+        identity=Identity(record.scope, record.key, using),
+        operation=record.operation,
+        fingerprint=_fingerprint(record),
+        parent_key=record.parent_key,
+        ttl=job.ttl,
+        tombstone=job.tombstone,
+        silence=0.0,
+        lease=job.lease,
+        holds=record.holds,
+        job=True,
+    )
+
+
+def _locked(job_id: UUID, using: str) -> tuple[IdempotencyRecord, Job] | None:
+    """An unsettled job with its record, locked; the record first, as everybody does."""
+    behind_it = Job.objects.using(using).filter(pk=job_id).values("record")
+    records = IdempotencyRecord.objects.using(using)
+    record = records.select_for_update().filter(pk__in=behind_it, state=State.JOB).first()
+    if record is None:
+        return None
+    return record, Job.objects.using(using).get(pk=job_id)
+
+
+def _lapsed(record: IdempotencyRecord, using: str) -> bool:
+    records = IdempotencyRecord.objects.using(using)
+    return records.filter(pk=record.pk, lease_until__lte=ServerNow()).exists()
+
+
+def _one(jobs: "QuerySet[Job]") -> JobView | None:
+    job = jobs.first()
+    return None if job is None else _view(job)
+
+
+def _fingerprint(record: IdempotencyRecord) -> Fingerprint:
+    return Fingerprint.from_bytes(bytes(record.fingerprint), record.fields)
+
+
+def _view(job: Job) -> JobView:
+    return JobView(
+        id=job.pk,
+        status=job.status,
+        task=job.task,
+        done=job.done,
+        total=job.total,
+        result=job.result,
+        error_code=job.error_code,
+        error_message=job.error_message,
+        attempts=job.attempts,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )

@@ -1,0 +1,34 @@
+"""The finished steps of an execution; each row is written in the transaction of its effects."""
+
+from dataclasses import dataclass
+
+from idempotency.layers.clock import ServerNow
+from idempotency.models import Step
+from idempotency.outcomes import Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedStep:
+    """A step that an earlier attempt, or this one, has committed."""
+
+    name: str
+    #: Its result as JSON.
+    result: str
+
+
+def finished(record_id: int, *, using: str) -> list[FinishedStep]:
+    """The steps of an execution in their order."""
+    rows = Step.objects.using(using).filter(record=record_id).order_by("position")
+    return [FinishedStep(name, result) for name, result in rows.values_list("name", "result")]
+
+
+def add(claimed: Claimed, position: int, step: FinishedStep, *, using: str) -> None:
+    """Record a step. The caller's transaction has asked for the fence."""
+    Step.objects.using(using).create(
+        record_id=claimed.record_id,
+        position=position,
+        name=step.name,
+        result=step.result,
+        attempt=claimed.attempt,
+        created_at=ServerNow(),
+    )

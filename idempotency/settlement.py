@@ -1,0 +1,73 @@
+"""An operator's verdict on a key that was left without an outcome: it happened, or it did not.
+
+For what `on_abandoned="hold"` holds, and for abandoned executions that nobody comes back for. The
+fencing token is raised: whoever may still be at work under the key writes nothing any more.
+"""
+
+from typing import Any
+
+from django.db import transaction
+
+from idempotency import events
+from idempotency.conf import conf, seconds
+from idempotency.documents import JSON_TYPE, encode, final_reply
+from idempotency.layers import jobs, leases, ledger, steps
+from idempotency.models import JobStatus, State
+from idempotency.outcomes import Candidate, Identity, JobEnding, Reply
+
+
+def it_happened(scope: str, key: str, *, status: int, body: Any, using: str | None = None) -> bool:
+    """Give the key the reply that it would have had; every retry gets it from now on.
+
+    `scope` and `key` are the record's, as the admin shows them; `body` is the reply's JSON, of a
+    job its result. False where the key is not abandoned or unknown. Raises TypeError or ValueError
+    for a body that is not JSON or too large.
+    """
+    alias = ledger.alias(using)
+    text = encode(body, "The reply")
+    with transaction.atomic(using=alias):
+        left = leases.retake(scope, key, using=alias)
+        if left is None:
+            return False
+        reply = Reply(status, (("Content-Type", JSON_TYPE),), text.encode())
+        if left.is_job:
+            ending = JobEnding(JobStatus.SUCCEEDED, result=text)
+            reply = final_reply(jobs.end(left.claimed, ending, using=alias), status)
+        candidate = Candidate(
+            identity=Identity(scope, key, alias),
+            operation=left.operation,
+            fingerprint=left.fingerprint,
+            parent_key="",
+            ttl=seconds(conf.IDEMPOTENCY_TTL),
+            tombstone=seconds(conf.IDEMPOTENCY_TOMBSTONE),
+            silence=0.0,
+        )
+        ledger.finish(left.claimed, candidate, reply, using=alias)
+    _report(left, "happened", candidate.identity)
+    return True
+
+
+def it_never_happened(scope: str, key: str, *, using: str | None = None) -> bool:
+    """Have it run: a job by the next sweep, a request by the next retry.
+
+    Steps that are done stay done, and are not repeated. False where the key is not abandoned or
+    unknown.
+    """
+    alias = ledger.alias(using)
+    with transaction.atomic(using=alias):
+        left = leases.retake(scope, key, using=alias)
+        if left is None:
+            return False
+        if left.is_job:
+            jobs.reopen(left.claimed, using=alias)
+        else:
+            done = steps.finished(left.claimed.record_id, using=alias)
+            kept = seconds(conf.IDEMPOTENCY_TTL) + seconds(conf.IDEMPOTENCY_TOMBSTONE)
+            state = State.ABANDONED if done else State.RELEASED
+            leases.leave(left.claimed, state, kept, using=alias)
+    _report(left, "never_happened", Identity(scope, key, alias))
+    return True
+
+
+def _report(left: leases.Left, verdict: str, identity: Identity) -> None:
+    events.record(events.Event(events.SETTLED, left.operation, verdict, identity.digest))

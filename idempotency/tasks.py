@@ -1,0 +1,77 @@
+"""The Celery tasks: one that carries out jobs, and two for the beat. Found by autodiscovery."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+from uuid import UUID
+
+from celery import current_app, shared_task
+from celery.exceptions import Retry, SoftTimeLimitExceeded
+
+from idempotency import events, recovery, worker
+from idempotency.layers import retention
+
+logger: Final = logging.getLogger("idempotency")
+
+
+@shared_task(  # type: ignore[untyped-decorator]
+    name="idempotency.run_job",
+    acks_late=True,  # a message is done with when its job is
+    reject_on_worker_lost=True,  # and comes again when its worker is killed
+    ignore_result=True,  # the job's row is the result
+)
+def run_job(job_id: str, using: str) -> None:
+    """Carry out a job. A message that comes late, twice or for nothing does nothing."""
+    worker.run(UUID(job_id), _find, using=using)
+
+
+@shared_task(name="idempotency.recover", ignore_result=True)  # type: ignore[untyped-decorator]
+def recover(using: str | None = None) -> None:
+    """The sweep, for the beat: `idempotency_recover`."""
+    done = recovery.recover(publish, using=using)
+    logger.debug("idempotency sweep %s", asdict(done))
+
+
+@shared_task(name="idempotency.purge", ignore_result=True)  # type: ignore[untyped-decorator]
+def purge(using: str | None = None, max_seconds: float | None = None) -> None:
+    """The purge, for the beat: `idempotency_purge`."""
+    done = retention.purge(using=using, max_seconds=max_seconds)
+    logger.debug("idempotency purge %s", asdict(done))
+
+
+def publish(job_id: UUID, task: str, *, using: str) -> None:
+    """Send a job's message, to where the task's own would go, with its limits and priority.
+
+    Where the broker does not take it, that is counted and logged, and the sweep sends it again.
+    """
+    known = current_app.tasks.get(task)
+    options = {} if known is None else dict(known._get_exec_options())
+    try:
+        run_job.apply_async(
+            args=[str(job_id), using],
+            shadow=task,
+            route_name=task,
+            # The request waits for this; the sweep has more patience.
+            retry=False,
+            **{**options, "ignore_result": True},
+        )
+    except Exception:
+        events.record(events.Event(events.JOB_UNSENT, digest=str(job_id)))
+        logger.warning("idempotency job %s was not sent to %s", job_id, task, exc_info=True)
+
+
+def _find(name: str) -> Callable[..., Any] | None:
+    task = current_app.tasks.get(name)
+    if task is None:
+        return None
+
+    def call(**arguments: Any) -> Any:
+        try:
+            return task.run(**arguments)
+        except Retry as error:
+            raise worker.TryAgain from error
+        except SoftTimeLimitExceeded as error:
+            raise worker.OutOfTime from error
+
+    return call

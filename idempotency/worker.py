@@ -1,0 +1,184 @@
+"""Carries out one job, once: leases it, runs its task, and commits the effects with its end.
+
+Knows no Celery: `idempotency.tasks` calls it with the message, and finds the task's function.
+"""
+
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+
+from idempotency import events
+from idempotency.current import Execution, entered
+from idempotency.documents import decode, encode, final_reply
+from idempotency.exceptions import JobFailed, LeaseLost, for_client, is_refusal
+from idempotency.layers import jobs, leases, ledger
+from idempotency.leased import beating
+from idempotency.models import JobStatus, State
+from idempotency.outcomes import JobEnding, JobRun
+from idempotency.work import Work
+
+#: Finds the function of a task by the task's name; `None`: there is no such task.
+Finder = Callable[[str], Callable[..., Any] | None]
+
+#: What the client is told of an error that was not meant for it.
+_NEUTRAL: Final = "The job failed because of an error in this service."
+#: Characters of a traceback that are kept, its end.
+_TRACEBACK: Final = 20_000
+
+
+class TryAgain(Exception):
+    """Raised for a task that wants another attempt: the job waits for it."""
+
+
+class OutOfTime(Exception):
+    """Raised for a task that has met its soft time limit."""
+
+
+class JobResult:
+    """What a task returns to choose the status of the final reply; `value` must be JSON."""
+
+    def __init__(self, value: Any, *, status: int = HTTPStatus.OK) -> None:
+        if not 200 <= status <= 499 or status == HTTPStatus.ACCEPTED:
+            raise ValueError(
+                f"A job's final reply has a status from 200 to 499, and not 202, not {status}:"
+                " that one says that it is still under way."
+            )
+        self.value = value
+        self.status = status
+
+
+def run(job_id: UUID, find: Finder, *, using: str) -> None:
+    """Carry out a job, unless it has ended, or another worker has it: then do nothing.
+
+    What the task raises fails the job and goes no further. Raises what keeps the worker from
+    saying so; the job is picked up again when its lease is over.
+    """
+    begun = jobs.begin(job_id, using=using)
+    if begun is None:
+        events.record(events.Event(events.JOB_IGNORED, digest=str(job_id)))
+        return
+    log = events.Reporter(begun.candidate.operation, begun.candidate.identity.digest)
+    log.record(events.JOB_STARTED)
+    execution = Execution(begun.claimed, begun.candidate, using, job=begun)
+    try:
+        with beating(execution), entered(execution):
+            _run(begun, execution, find, log)
+    except LeaseLost:
+        log.record(events.LEASE_LOST)
+
+
+def give_up(begun: JobRun, pause: float, ending: JobEnding, *, using: str) -> str:
+    """An attempt has ended without an end of the job: what its policy and the attempts it has had
+    make of that. `pause` in seconds, until its message is sent again; `ending`: if it is the last.
+
+    Gives the event to report. Raises LeaseLost.
+    """
+    with transaction.atomic(using=using):
+        if begun.candidate.holds:
+            _hold(begun, ending, using)
+            return events.OUTCOME_UNKNOWN
+        if begun.attempts >= jobs.MAX_ATTEMPTS:
+            end_job(begun, ending, using=using)
+            return events.JOB_ENDED
+        if leases.take(begun.claimed, pause, using=using) is None:
+            raise LeaseLost(_lost(begun))
+        jobs.requeue([begun.id], using=using)
+        return events.JOB_HANDED_BACK
+
+
+def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter) -> None:
+    using, lease = execution.using, begun.order.lease
+    before = ledger.link(using=using)
+    try:
+        function = find(begun.order.task)
+        if function is None:
+            raise JobFailed("This service no longer knows how to do that.", code="job_task_unknown")
+        with Work(begun.claimed, begun.candidate, using=using) as work:
+            execution.work = work
+            returned = function(**decode(begun.order.arguments))
+            work.settle(partial(_succeed, execution, begun, returned))
+        log.record(events.JOB_ENDED, JobStatus.SUCCEEDED.value)
+    except LeaseLost:
+        raise
+    except (TryAgain, OperationalError, InterfaceError) as error:
+        # Deadlocks, restarts, lost connections: not the task's fault, so it has another attempt.
+        if ledger.unreachable(error, using=using, before=before):
+            raise
+        log.record(give_up(begun, lease, _failure(execution, error), using=using))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client waits for an answer
+        _fail(begun, execution, error, log)
+    except BaseException as error:  # the worker is told to go: its next one may begin at once
+        with suppress(LeaseLost, DatabaseError, InterfaceError):
+            log.record(give_up(begun, 0.0, _failure(execution, error), using=using))
+        raise
+
+
+def _succeed(execution: Execution, begun: JobRun, returned: Any) -> None:
+    if ledger.doomed(using=execution.using):
+        raise JobFailed("The job's work was undone by the job itself.", code="job_rolled_back")
+    chosen = returned if isinstance(returned, JobResult) else JobResult(returned)
+    try:
+        result = encode(chosen.value, f"The result of {begun.order.task}")
+    except ValueError as error:
+        message = "The job's result is too large to keep, so the job was undone."
+        raise JobFailed(message, code="job_result_too_large") from error
+    ending = JobEnding(JobStatus.SUCCEEDED, execution.progress, result)
+    end_job(begun, ending, chosen.status, using=execution.using)
+
+
+def end_job(begun: JobRun, ending: JobEnding, status: int = HTTPStatus.OK, *, using: str) -> None:
+    """Write the job's end and the key's reply, in the caller's transaction, under the fence.
+
+    Raises LeaseLost.
+    """
+    # First the record, as everybody does: two who lock in different orders wait for each other.
+    if not leases.renew(begun.claimed, begun.order.lease, using=using):
+        raise LeaseLost(_lost(begun))
+    view = jobs.end(begun.claimed, ending, using=using)
+    ledger.finish(begun.claimed, begun.candidate, final_reply(view, status), using=using)
+
+
+def _hold(begun: JobRun, ending: JobEnding, using: str) -> None:
+    """Leave a job whose effects outside are unknown to an operator. Raises LeaseLost."""
+    if not leases.leave(begun.claimed, State.UNKNOWN, 0.0, using=using):
+        raise LeaseLost(_lost(begun))
+    jobs.end(begun.claimed, ending, using=using)
+
+
+def _fail(begun: JobRun, execution: Execution, error: Exception, log: events.Reporter) -> None:
+    ending, using = _failure(execution, error), execution.using
+    unknown = begun.candidate.holds and not is_refusal(error)
+    with transaction.atomic(using=using, durable=True):
+        if unknown:
+            _hold(begun, ending, using)
+        else:
+            end_job(begun, ending, using=using)
+    if unknown:
+        log.record(events.OUTCOME_UNKNOWN)
+    else:
+        log.record(events.JOB_ENDED, JobStatus.FAILED.value)
+
+
+def _failure(execution: Execution, error: BaseException) -> JobEnding:
+    """What the client is told of an error, and what operators are."""
+    code, message = for_client(error) or ("job_failed", _NEUTRAL)
+    if isinstance(error, OutOfTime):
+        code, message = "job_time_limit", "The job took longer than it may."
+    lines = traceback.format_exception(error)
+    return JobEnding(
+        JobStatus.FAILED,
+        execution.progress,
+        error_code=code,
+        error_message=message,
+        traceback="".join(lines)[-_TRACEBACK:],
+    )
+
+
+def _lost(begun: JobRun) -> str:
+    return f"job {begun.id} is no longer ours at attempt {begun.claimed.attempt}"
