@@ -13,6 +13,26 @@ class Booking(models.Model):
         return self.name
 
 
+class Enrollment(models.Model):
+    """An effect of the README's job: who, and under which key."""
+
+    student = models.CharField(max_length=100)
+    key = models.CharField(max_length=255)
+
+    def __str__(self) -> str:
+        return self.student
+
+
+class Payment(models.Model):
+    """An effect of the README's consumer."""
+
+    event = models.CharField(max_length=100)
+    amount = models.IntegerField()
+
+    def __str__(self) -> str:
+        return self.event
+
+
 class Ticket(models.Model):
     """Its foreign key is checked at the commit (PostgreSQL, SQLite)."""
 
