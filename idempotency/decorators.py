@@ -1,4 +1,4 @@
-"""`idempotent_view`: the protocol for plain Django views."""
+"""`idempotent_view`: the protocol for plain Django views; `once`: for functions and consumers."""
 
 import json
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 from django.utils.datastructures import MultiValueDict
 
 from idempotency import protocol, replies
+from idempotency.consumers import once
 from idempotency.declarations import declare
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
 from idempotency.execution import RETRY_AFTER
@@ -20,6 +21,8 @@ from idempotency.layers import ledger
 from idempotency.operation import SAFE_METHODS, key_of, operation_of
 from idempotency.policy import Policy
 from idempotency.transactions import View, other_blocks, own_transaction
+
+__all__ = ["idempotent_view", "once"]
 
 
 def idempotent_view(
