@@ -23,6 +23,9 @@ MAX_OPERATION = 128
 #: Characters of a scope, as in the model.
 MAX_SCOPE = 255
 
+#: The caller's name where nobody was authenticated: strangers share it.
+ANONYMOUS = "anon"
+
 _OPERATION = re.compile(r"[A-Za-z0-9_.:~-]+")
 
 
@@ -96,7 +99,7 @@ def caller_of(user: Any, auth: Any) -> str:
         kind = "user" if isinstance(user, get_user_model()) else _kind(user)
         return f"{kind}:{user.pk}"
     if not authenticated and auth is None:
-        return "anon"
+        return ANONYMOUS
     if getattr(auth, "pk", None) is not None and hasattr(auth, "_meta"):
         return f"auth:{auth._meta.label_lower}:{auth.pk}"
     if isinstance(auth, str | bytes):

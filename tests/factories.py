@@ -1,6 +1,7 @@
-"""Users, tokens, effects, and an idempotency record in each state."""
+"""Users, tokens, effects, and an idempotency record, a job and a step in each state."""
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
 
 import factory
 from django.contrib.auth.models import User
@@ -8,7 +9,7 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 from rest_framework.authtoken.models import Token
 
-from idempotency.models import IdempotencyRecord, State
+from idempotency.models import IdempotencyRecord, Job, JobStatus, State, Step
 from tests.app.models import Booking
 
 
@@ -34,6 +35,11 @@ class BookingFactory(DjangoModelFactory[Booking]):
     seats = 1
 
 
+def from_now(**lapse: float) -> datetime:
+    """A moment so far away; in the past where that is negative."""
+    return timezone.now() + timedelta(**lapse)
+
+
 class RecordFactory(DjangoModelFactory[IdempotencyRecord]):
     """A finished record that is replayed for another day; the traits name the other states."""
 
@@ -41,14 +47,31 @@ class RecordFactory(DjangoModelFactory[IdempotencyRecord]):
         model = IdempotencyRecord
 
     class Params:
+        #: Not finished: what all states below have in common.
+        unfinished = factory.Trait(
+            status=None, headers="", body=None, completed_at=None, expires_at=None
+        )
         #: Claimed: the transaction of a take-over shows like this to nobody else.
-        running = factory.Trait(
-            state=State.RUNNING,
-            status=None,
-            headers="",
-            body=None,
-            completed_at=None,
-            expires_at=None,
+        running = factory.Trait(unfinished=True, state=State.RUNNING)
+        #: Claimed by a leased execution that is alive.
+        leased = factory.Trait(
+            running=True,
+            lease_until=factory.LazyFunction(lambda: from_now(minutes=1)),
+            purge_at=None,
+        )
+        #: Claimed by a leased execution whose process is gone.
+        lapsed = factory.Trait(
+            leased=True, lease_until=factory.LazyFunction(lambda: from_now(seconds=-1))
+        )
+        #: A job stands for it: see JobFactory.
+        pending = factory.Trait(leased=True, state=State.JOB)
+        #: Given back; only its token is remembered.
+        released = factory.Trait(unfinished=True, state=State.RELEASED, attempt=2)
+        #: Left without an outcome, to be taken over.
+        abandoned = factory.Trait(unfinished=True, state=State.ABANDONED, attempt=2)
+        #: Left without an outcome, to be settled by an operator.
+        unknown = factory.Trait(
+            unfinished=True, state=State.UNKNOWN, attempt=2, holds=True, purge_at=None
         )
         #: Finished, with a reply that was larger than IDEMPOTENCY_MAX_BODY.
         not_kept = factory.Trait(headers="[]", body=None)
@@ -74,3 +97,62 @@ class RecordFactory(DjangoModelFactory[IdempotencyRecord]):
     completed_at = factory.SelfAttribute("created_at")
     expires_at = factory.LazyAttribute(lambda record: record.created_at + timedelta(hours=24))
     purge_at = factory.LazyAttribute(lambda record: record.created_at + timedelta(hours=48))
+
+
+class JobFactory(DjangoModelFactory[Job]):
+    """A queued job behind its record; the traits name the other statuses."""
+
+    class Meta:
+        model = Job
+
+    class Params:
+        begun = factory.Trait(attempts=1, started_at=factory.SelfAttribute("created_at"))
+        running = factory.Trait(
+            begun=True, status=JobStatus.RUNNING, done=3, total=10, record__attempt=2
+        )
+        #: Over; a key that is finished with it has a reply.
+        ended = factory.Trait(
+            begun=True, finished_at=factory.LazyFunction(timezone.now), record__pending=False
+        )
+        succeeded = factory.Trait(
+            ended=True, status=JobStatus.SUCCEEDED, result=json.dumps({"enrolled": 10})
+        )
+        failed = factory.Trait(
+            ended=True,
+            status=JobStatus.FAILED,
+            error_code="job_failed",
+            error_message="The job failed.",
+            traceback="Traceback: for operators only",
+        )
+        cancelled = factory.Trait(
+            ended=True,
+            status=JobStatus.CANCELLED,
+            error_code="job_cancelled",
+            error_message="The job was cancelled.",
+        )
+        #: Failed, and what it did outside is left to an operator.
+        held = factory.Trait(failed=True, record__unknown=True)
+
+    record = factory.SubFactory(RecordFactory)
+    record__pending = True
+    status = JobStatus.QUEUED
+    task = "tests.import_section"
+    arguments = json.dumps({"course": "CS101"})
+    lease = 60.0
+    ttl = 24 * 3600.0
+    tombstone = 24 * 3600.0
+    created_at = factory.LazyFunction(timezone.now)
+
+
+class StepFactory(DjangoModelFactory[Step]):
+    """A finished step of a leased execution that is alive."""
+
+    class Meta:
+        model = Step
+
+    record = factory.SubFactory(RecordFactory, leased=True)
+    position = factory.Sequence(int)
+    name = factory.LazyAttribute(lambda step: f"step.{step.position}")
+    result = "null"
+    attempt = factory.SelfAttribute("record.attempt")
+    created_at = factory.LazyFunction(timezone.now)

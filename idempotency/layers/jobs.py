@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Coalesce
 
@@ -46,7 +46,7 @@ def add(claimed: Claimed, order: JobOrder, *, using: str) -> JobView:
         tombstone=order.tombstone,
         created_at=ServerNow(),
     )
-    return _view(Job.objects.using(using).get(pk=job.pk))
+    return view_of(Job.objects.using(using).get(pk=job.pk))
 
 
 def pending(identity: Identity) -> Attached | None:
@@ -59,7 +59,7 @@ def pending(identity: Identity) -> Attached | None:
     )
     if job is None:
         return None
-    return Attached(job.record.pk, _fingerprint(job.record), _view(job))
+    return Attached(job.record.pk, _fingerprint(job.record), view_of(job))
 
 
 def view(job_id: UUID, *, using: str) -> JobView | None:
@@ -72,14 +72,34 @@ def of_record(record_id: int, *, using: str) -> JobView | None:
     return _one(Job.objects.using(using).filter(record=record_id))
 
 
+def view_of(job: Job) -> JobView:
+    """What its document shows of a job; neither arguments nor traceback are read."""
+    return JobView(
+        id=job.pk,
+        status=job.status,
+        task=job.task,
+        done=job.done,
+        total=job.total,
+        result=job.result,
+        error_code=job.error_code,
+        error_message=job.error_message,
+        attempts=job.attempts,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
 def begin(job_id: UUID, *, using: str) -> JobRun | None:
     """Lease a job to this worker; `None` where a message came late, twice or for nothing.
 
-    A transaction of its own, short: messages for one job wait here for each other. What was left
-    by a worker that died is taken over, unless that is the sweep's to decide.
+    A transaction of its own, short. It waits for nobody: who has the record is about to begin or
+    to end the job, or will send another message. What was left by a worker that died is taken
+    over, unless that is the sweep's to decide.
     """
+    skips = connections[using].features.has_select_for_update_skip_locked
     with transaction.atomic(using=using, durable=True):
-        found = _locked(job_id, using)
+        found = _locked(job_id, using, skips=skips)
         if found is None:
             return None
         record, job = found
@@ -100,13 +120,14 @@ def begin(job_id: UUID, *, using: str) -> JobRun | None:
     return JobRun(job_id, claimed, _candidate(record, job, using), order, job.attempts + 1)
 
 
-def progress(claimed: Claimed, done: int, total: int, *, using: str) -> None:
-    """Say how far a running job is. Nothing happens to one that is lost."""
-    Job.objects.using(using).filter(
-        record=claimed.record_id,
-        record__attempt=claimed.attempt,
-        record__state=State.JOB,
-    ).update(done=done, total=total)
+def progress(job_id: UUID, attempts: int, done: int, total: int, *, using: str) -> None:
+    """Say how far the attempt of this number is. Nothing happens where it is over or lost.
+
+    It asks nothing of the record: a write that has waited for the job's end would not look there
+    again, and put an older progress in the place of the last.
+    """
+    ours = Job.objects.using(using).filter(pk=job_id, status=JobStatus.RUNNING, attempts=attempts)
+    ours.update(done=done, total=total)
 
 
 def requeue(job_ids: Iterable[UUID], *, using: str) -> None:
@@ -143,7 +164,7 @@ def end(claimed: Claimed, ending: JobEnding, *, using: str) -> JobView:
         traceback=ending.traceback,
         finished_at=ServerNow(),
     )
-    return _view(ours.get())
+    return view_of(ours.get())
 
 
 def take(job_id: UUID, *, using: str) -> JobRun | None:
@@ -188,11 +209,13 @@ def _candidate(record: IdempotencyRecord, job: Job, using: str) -> Candidate:
     )
 
 
-def _locked(job_id: UUID, using: str) -> tuple[IdempotencyRecord, Job] | None:
+def _locked(
+    job_id: UUID, using: str, *, skips: bool = False
+) -> tuple[IdempotencyRecord, Job] | None:
     """An unsettled job with its record, locked; the record first, as everybody does."""
     behind_it = Job.objects.using(using).filter(pk=job_id).values("record")
-    records = IdempotencyRecord.objects.using(using)
-    record = records.select_for_update().filter(pk__in=behind_it, state=State.JOB).first()
+    records = IdempotencyRecord.objects.using(using).select_for_update(skip_locked=skips)
+    record = records.filter(pk__in=behind_it, state=State.JOB).first()
     if record is None:
         return None
     return record, Job.objects.using(using).get(pk=job_id)
@@ -205,25 +228,8 @@ def _lapsed(record: IdempotencyRecord, using: str) -> bool:
 
 def _one(jobs: "QuerySet[Job]") -> JobView | None:
     job = jobs.first()
-    return None if job is None else _view(job)
+    return None if job is None else view_of(job)
 
 
 def _fingerprint(record: IdempotencyRecord) -> Fingerprint:
     return Fingerprint.from_bytes(bytes(record.fingerprint), record.fields)
-
-
-def _view(job: Job) -> JobView:
-    return JobView(
-        id=job.pk,
-        status=job.status,
-        task=job.task,
-        done=job.done,
-        total=job.total,
-        result=job.result,
-        error_code=job.error_code,
-        error_message=job.error_message,
-        attempts=job.attempts,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-    )
