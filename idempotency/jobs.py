@@ -142,9 +142,11 @@ class _RunningJob:
         execution = self._execution()
         execution.check()
         execution.progress = done, total
-        write = partial(jobs.progress, execution.claimed, done, total, using=execution.using)
+        ours = execution.job
+        assert ours is not None  # noqa: S101 - _execution has seen to it
         if execution.heartbeat is not None:
-            execution.heartbeat.report(write)
+            write = partial(jobs.progress, ours.id, ours.attempts, done, total)
+            execution.heartbeat.report(partial(write, using=execution.using))
 
     def _execution(self) -> Execution:
         execution = current()
@@ -158,6 +160,6 @@ job: Final = _RunningJob()
 
 
 def _publish(job_id: UUID, task: str, using: str) -> None:
-    from idempotency.tasks import publish  # noqa: PLC0415 - Celery is an extra
+    from idempotency.publishing import publish  # noqa: PLC0415 - Celery is an extra
 
     publish(job_id, task, using=using)

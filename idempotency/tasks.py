@@ -9,8 +9,10 @@ from uuid import UUID
 from celery import current_app, shared_task
 from celery.exceptions import Retry, SoftTimeLimitExceeded
 
-from idempotency import events, recovery, worker
+from idempotency import recovery, worker
+from idempotency.exceptions import LeaseLost, is_refusal
 from idempotency.layers import retention
+from idempotency.publishing import publish
 
 logger: Final = logging.getLogger("idempotency")
 
@@ -40,38 +42,23 @@ def purge(using: str | None = None, max_seconds: float | None = None) -> None:
     logger.debug("idempotency purge %s", asdict(done))
 
 
-def publish(job_id: UUID, task: str, *, using: str) -> None:
-    """Send a job's message, to where the task's own would go, with its limits and priority.
-
-    Where the broker does not take it, that is counted and logged, and the sweep sends it again.
-    """
-    known = current_app.tasks.get(task)
-    options = {} if known is None else dict(known._get_exec_options())
-    try:
-        run_job.apply_async(
-            args=[str(job_id), using],
-            shadow=task,
-            route_name=task,
-            # The request waits for this; the sweep has more patience.
-            retry=False,
-            **{**options, "ignore_result": True},
-        )
-    except Exception:
-        events.record(events.Event(events.JOB_UNSENT, digest=str(job_id)))
-        logger.warning("idempotency job %s was not sent to %s", job_id, task, exc_info=True)
-
-
 def _find(name: str) -> Callable[..., Any] | None:
     task = current_app.tasks.get(name)
     if task is None:
         return None
 
+    # What the task has Celery retry by itself: called directly, Celery lets it through.
+    again = tuple(getattr(task, "autoretry_for", ()))
+    never = (LeaseLost, *getattr(task, "dont_autoretry_for", ()))
+
     def call(**arguments: Any) -> Any:
         try:
             return task.run(**arguments)
-        except Retry as error:
-            raise worker.TryAgain from error
         except SoftTimeLimitExceeded as error:
             raise worker.OutOfTime from error
+        except (Retry, *again) as error:
+            if isinstance(error, never) or is_refusal(error):
+                raise
+            raise worker.TryAgain from error
 
     return call

@@ -22,9 +22,10 @@ from idempotency.outcomes import Candidate, Claimed
 
 Result = TypeVar("Result")
 
-#: Statements that change nothing that a rollback would have to undo.
+#: Statements that change nothing that a rollback would have to undo; a union begins with `(`.
 _READS: Final = re.compile(
-    r"(?:\s|/\*.*?\*/)*(?:(with)|select|values|show|explain|set|savepoint|release|rollback)\b",
+    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*+"
+    r"(?:(with)|select|values|show|explain|set|savepoint|release|rollback)\b",
     re.IGNORECASE | re.DOTALL,
 )
 #: What a WITH may hold.
@@ -69,11 +70,6 @@ class Work:
             if self._outer is not None:
                 self._outer.__exit__(kind, error, traceback)
 
-    @property
-    def in_steps(self) -> bool:
-        """Whether a step has ended the one transaction."""
-        return self._outer is None
-
     def undo(self) -> None:
         """Have what is not committed rolled back, although no exception says so."""
         if self._outer is not None:
@@ -84,6 +80,8 @@ class Work:
 
         Raises StepChanged where an earlier attempt has done steps that this one left out.
         """
+        if self._finished is None and self._claimed.attempt > 1:
+            self._finished = steps.finished(self._claimed.record_id, using=self._using)
         if self._finished is not None and len(self._names) < len(self._finished):
             left_out = self._finished[len(self._names)].name
             raise StepChanged(
@@ -98,6 +96,11 @@ class Work:
     def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The result of a step, run now or by an earlier attempt; see `idempotency.jobs.step`."""
         child = derive_child_key(self._candidate.identity.key, name)
+        if connections[self._using] is not self._connection:
+            raise StepMisplaced(
+                f"The step {name!r} runs in another thread than its execution, on a connection"
+                " that has none of its transactions: call it in the execution's own."
+            )
         if self._inside:
             raise StepMisplaced(f"The step {name!r} stands inside another step: call it after it.")
         if name in self._names:
@@ -163,7 +166,7 @@ class Work:
             self._inside = False
 
     def _watch(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if not self._inside and _writes(sql):
+        if not self._inside and _writes(self._text(sql)):
             if self._outer is None:
                 raise StepMisplaced(
                     "Something is written outside the steps of an execution that has steps: it"
@@ -171,6 +174,11 @@ class Work:
                 )
             self._wrote = True
         return execute(sql, params, many, context)
+
+    def _text(self, sql: Any) -> str:
+        if hasattr(sql, "as_string"):  # composed with psycopg's `sql`
+            return str(sql.as_string(self._connection.connection))
+        return sql.decode() if isinstance(sql, bytes) else str(sql)
 
     def _report(self, name: str) -> None:
         # Without the step's name: there may be as many as there are students.

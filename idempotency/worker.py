@@ -3,9 +3,11 @@
 Knows no Celery: `idempotency.tasks` calls it with the message, and finds the task's function.
 """
 
+import logging
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -16,18 +18,23 @@ from django.db import DatabaseError, InterfaceError, OperationalError, transacti
 from idempotency import events
 from idempotency.current import Execution, entered
 from idempotency.documents import decode, encode, final_reply
-from idempotency.exceptions import JobFailed, LeaseLost, for_client, is_refusal
+from idempotency.exceptions import JobFailed, LeaseLost, OutcomeUnknown, for_client, is_refusal
 from idempotency.layers import jobs, leases, ledger
 from idempotency.leased import beating
 from idempotency.models import JobStatus, State
 from idempotency.outcomes import JobEnding, JobRun
 from idempotency.work import Work
 
+logger: Final = logging.getLogger("idempotency")
+
 #: Finds the function of a task by the task's name; `None`: there is no such task.
 Finder = Callable[[str], Callable[..., Any] | None]
 
 #: What the client is told of an error that was not meant for it.
 _NEUTRAL: Final = "The job failed because of an error in this service."
+_UNKNOWN: Final = "What the job did is not known; the operators of this service settle it."
+#: Statuses that a client would misread, or get no document with.
+_NO_FINAL_REPLY: Final = frozenset({202, 204, 205, 304})
 #: Characters of a traceback that are kept, its end.
 _TRACEBACK: Final = 20_000
 
@@ -40,14 +47,18 @@ class OutOfTime(Exception):
     """Raised for a task that has met its soft time limit."""
 
 
+class _Undone(JobFailed):
+    """A task that has done its work and returned, and we could not let it stand."""
+
+
 class JobResult:
     """What a task returns to choose the status of the final reply; `value` must be JSON."""
 
     def __init__(self, value: Any, *, status: int = HTTPStatus.OK) -> None:
-        if not 200 <= status <= 499 or status == HTTPStatus.ACCEPTED:
+        if not 200 <= status <= 499 or status in _NO_FINAL_REPLY:
             raise ValueError(
-                f"A job's final reply has a status from 200 to 499, and not 202, not {status}:"
-                " that one says that it is still under way."
+                f"A job's final reply has a status from 200 to 499, not {status}; 202 says that"
+                " it is still under way, and 204, 205 and 304 have no room for its document."
             )
         self.value = value
         self.status = status
@@ -71,6 +82,8 @@ def run(job_id: UUID, find: Finder, *, using: str) -> None:
             _run(begun, execution, find, log)
     except LeaseLost:
         log.record(events.LEASE_LOST)
+        # An error of the task's own may stand behind it, which no row keeps.
+        logger.warning("idempotency job %s was lost in its attempt", job_id, exc_info=True)
 
 
 def give_up(begun: JobRun, pause: float, ending: JobEnding, *, using: str) -> str:
@@ -102,6 +115,9 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
         with Work(begun.claimed, begun.candidate, using=using) as work:
             execution.work = work
             returned = function(**decode(begun.order.arguments))
+            if ledger.doomed(using=using):  # first, since no statement would pass any more
+                message = "The job's work was undone by the job itself."
+                raise _Undone(message, code="job_rolled_back")
             work.settle(partial(_succeed, execution, begun, returned))
         log.record(events.JOB_ENDED, JobStatus.SUCCEEDED.value)
     except LeaseLost:
@@ -120,14 +136,12 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
 
 
 def _succeed(execution: Execution, begun: JobRun, returned: Any) -> None:
-    if ledger.doomed(using=execution.using):
-        raise JobFailed("The job's work was undone by the job itself.", code="job_rolled_back")
     chosen = returned if isinstance(returned, JobResult) else JobResult(returned)
     try:
         result = encode(chosen.value, f"The result of {begun.order.task}")
     except ValueError as error:
         message = "The job's result is too large to keep, so the job was undone."
-        raise JobFailed(message, code="job_result_too_large") from error
+        raise _Undone(message, code="job_result_too_large") from error
     ending = JobEnding(JobStatus.SUCCEEDED, execution.progress, result)
     end_job(begun, ending, chosen.status, using=execution.using)
 
@@ -146,6 +160,7 @@ def end_job(begun: JobRun, ending: JobEnding, status: int = HTTPStatus.OK, *, us
 
 def _hold(begun: JobRun, ending: JobEnding, using: str) -> None:
     """Leave a job whose effects outside are unknown to an operator. Raises LeaseLost."""
+    ending = replace(ending, error_code=OutcomeUnknown.default_code, error_message=_UNKNOWN)
     if not leases.leave(begun.claimed, State.UNKNOWN, 0.0, using=using):
         raise LeaseLost(_lost(begun))
     jobs.end(begun.claimed, ending, using=using)
@@ -153,7 +168,8 @@ def _hold(begun: JobRun, ending: JobEnding, using: str) -> None:
 
 def _fail(begun: JobRun, execution: Execution, error: Exception, log: events.Reporter) -> None:
     ending, using = _failure(execution, error), execution.using
-    unknown = begun.candidate.holds and not is_refusal(error)
+    refused = is_refusal(error) and not isinstance(error, _Undone)
+    unknown = begun.candidate.holds and not refused
     with transaction.atomic(using=using, durable=True):
         if unknown:
             _hold(begun, ending, using)
@@ -174,10 +190,15 @@ def _failure(execution: Execution, error: BaseException) -> JobEnding:
     return JobEnding(
         JobStatus.FAILED,
         execution.progress,
-        error_code=code,
-        error_message=message,
-        traceback="".join(lines)[-_TRACEBACK:],
+        error_code=_storable(code),
+        error_message=_storable(message),
+        traceback=_storable("".join(lines)[-_TRACEBACK:]),
     )
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL or UTF-8 have no place for: the job would never end."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _lost(begun: JobRun) -> str:
