@@ -53,6 +53,7 @@ MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 WSGI_APPLICATION = "enrollment_demo.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+TIME_ZONE = "UTC"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

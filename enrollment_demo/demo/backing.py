@@ -1,4 +1,4 @@
-"""The databases and the Redis of a run: our own servers, or those that the environment names."""
+"""The servers behind a run: our own, or those that the environment names."""
 
 import secrets
 import socket
@@ -19,10 +19,11 @@ class BackingError(RuntimeError):
 
 
 class Backing:
-    """Of each service one database a half, and one Redis database. A context manager.
+    """Of each service one database a half, and one Redis database; a broker. A context manager.
 
     On a given PostgreSQL only databases that this run made are touched, and they are dropped at
-    the end. A given Redis is reached through a relay, so that it can go away for us alone.
+    the end. A given Redis is reached through a relay, so that it can go away for us alone. The
+    broker is a Redis of its own: it stays when the other one goes, and no other worker listens.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Backing:
         self._postgres_url = postgres_url
         self._redis_url = redis_url
         self._redis: Redis | None = None
+        self._broker = Redis()
         self._relay: Relay | None = None
         self._stack = ExitStack()
 
@@ -56,6 +58,7 @@ class Backing:
                 self._relay = stack.enter_context(Relay(_address(self._redis_url)))
             else:
                 self._redis = stack.enter_context(Redis())
+            stack.enter_context(self._broker)
             self._stack = stack.pop_all()
         return self
 
@@ -82,6 +85,11 @@ class Backing:
         user, at, _ = parts.netloc.rpartition("@")
         port = self._relay.port if self._relay else 0
         return urlunsplit(parts._replace(netloc=f"{user}{at}{LOOPBACK}:{port}", path=f"/{number}"))
+
+    @property
+    def broker_url(self) -> str:
+        """The URL of Celery's broker."""
+        return self._broker.url()
 
     def create_databases(self, prepare: Callable[[str], None]) -> None:
         """Makes every database; `prepare` fills the first half's, the others are copies of them."""

@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from enrollment_demo.demo.plan import Plan
+from enrollment_demo.demo.section import Section, Seen
 from enrollment_demo.demo.visitors import Tally
 
 #: What a student should have exactly one of -> service, list.
@@ -34,6 +35,10 @@ class Outsider:
             found.update(row["student"] for row in page["results"])
             url = page["next"]
         return found
+
+    def count(self, origin: str, path: str) -> int:
+        """How many rows a list has."""
+        return int(self._get(f"{origin}{path}?page_size=1")["count"])
 
     def events(self, origins: Iterable[str]) -> Counter[str]:
         """What the processes counted, together."""
@@ -62,13 +67,12 @@ class Half:
     @property
     def duplicates(self) -> int:
         """Rows of all three kinds beyond each student's first."""
-        return sum(rows.total() - len(rows) for rows in self.rows.values())
+        return duplicates(self.rows)
 
     @property
     def exact(self) -> bool:
         """Whether each student has exactly one row of each kind, and nobody else has any."""
-        wanted = Counter(visit.student for visit in self.plan.visits)
-        return all(rows == wanted for rows in self.rows.values())
+        return one_each(self.rows, (visit.student for visit in self.plan.visits))
 
     @property
     def contradicted(self) -> int:
@@ -94,6 +98,59 @@ class Half:
             "p50_ms_replay": p50,
             "p95_ms_replay": p95,
         }
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The section import, counted."""
+
+    section: Section
+    seen: Seen
+    #: Rows by kind and student, of all who did not come to the window.
+    rows: dict[str, Counter[str]]
+    #: Seats that roster was asked for again, under the key of the first time.
+    redone: int
+
+    @property
+    def duplicates(self) -> int:
+        """Rows of all three kinds beyond each student's first."""
+        return duplicates(self.rows)
+
+    @property
+    def exact(self) -> bool:
+        """Whether one job has succeeded, every client was told the same, and each student has
+        exactly one row of each kind."""
+        seen = self.seen
+        return (
+            (len(seen.jobs), len(seen.finals), len(seen.refusals)) == (1, 1, 0)
+            and seen.document["status"] == "succeeded"
+            and one_each(self.rows, self.section.students)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures."""
+        return {
+            "students": len(self.section.students),
+            "requests": self.seen.requests,
+            **{kind: rows.total() for kind, rows in self.rows.items()},
+            "duplicates": self.duplicates,
+            "retries_while_running": self.seen.retries,
+            "in_at_kill": self.seen.in_at_kill,
+            "redone_after_kill": self.redone,
+            "attempts": self.seen.document.get("attempts"),
+            "seconds": round(self.seen.took, 1),
+        }
+
+
+def duplicates(rows: dict[str, Counter[str]]) -> int:
+    """Rows of all kinds beyond each student's first."""
+    return sum(each.total() - len(each) for each in rows.values())
+
+
+def one_each(rows: dict[str, Counter[str]], students: Iterable[str]) -> bool:
+    """Whether each student has exactly one row of each kind, and nobody else has any."""
+    wanted = Counter(students)
+    return all(each == wanted for each in rows.values())
 
 
 def percentiles(values: list[float]) -> tuple[float | None, float | None]:

@@ -1,4 +1,7 @@
-"""The three services of one half: enrollment on two processes, billing and roster on one each."""
+"""The three services of one half: enrollment on two processes, billing and roster on one each.
+
+In the protected half enrollment has a Celery worker and a beat, too.
+"""
 
 import json
 import secrets
@@ -7,12 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from enrollment_demo.demo.backing import Backing
-from enrollment_demo.demo.services import Service, run_module
+from enrollment_demo.demo.processes import Process, run_module
+from enrollment_demo.demo.services import Beat, Service, Worker
 
 SERVICES = ("enrollment", "billing", "roster")
 BYPASSED, PROTECTED = HALVES = ("bypassed", "protected")
+
+P = TypeVar("P", bound=Process)
+
+#: Seconds. Nobody wants to watch a demo wait for the minute that a lease usually lasts.
+LEASE, SWEEP_EVERY = 3, 1
 
 
 @dataclass(frozen=True)
@@ -31,14 +41,21 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The running server processes, by service."""
+    """The running processes: servers by service, and those that carry out enrollment's jobs."""
 
     processes: Mapping[str, tuple[Service, ...]]
+    worker: Worker | None = None
+    beat: Beat | None = None
 
     @property
-    def all(self) -> tuple[Service, ...]:
+    def servers(self) -> tuple[Service, ...]:
+        """Every process that answers requests."""
+        return tuple(server for group in self.processes.values() for server in group)
+
+    @property
+    def all(self) -> tuple[Process, ...]:
         """Every process."""
-        return tuple(process for group in self.processes.values() for process in group)
+        return *self.servers, *(each for each in (self.worker, self.beat) if each is not None)
 
     def origin(self, name: str) -> str:
         """The origin of a service's first process."""
@@ -71,33 +88,44 @@ def make_databases(backing: Backing, credentials: Credentials, tokens: Mapping[s
 @contextmanager
 def running(backing: Backing, credentials: Credentials, half: str, logs: Path) -> Iterator[Fleet]:
     """Starts every process, yields them once all answer, and ends them in order."""
-    processes = {
-        name: tuple(
-            Service(f"{name} {number}", f"settings.{name}", logs / f"{half}-{name}-{number}.log")
-            for number in range(1, 3 if name == "enrollment" else 2)
-        )
-        for name in SERVICES
-    }
-    fleet = Fleet(processes)
-    for name, group in processes.items():
-        for service in group:
-            service.env = environment(backing, credentials, name, half) | {
-                "BILLING_URL": fleet.origin("billing"),
-                "ROSTER_URL": fleet.origin("roster"),
-                "DEMO_BYPASS_IDEMPOTENCY": "1" if half == BYPASSED else "",
-            }
+    fleet = _fleet(half, logs)
+    for process in fleet.all:
+        name = process.settings.removeprefix("settings.")
+        process.env |= environment(backing, credentials, name, half) | {
+            "BILLING_URL": fleet.origin("billing"),
+            "ROSTER_URL": fleet.origin("roster"),
+            "DEMO_BYPASS_IDEMPOTENCY": "1" if half == BYPASSED else "",
+            "IDEMPOTENCY_LEASE": str(LEASE),
+            "SWEEP_EVERY": str(SWEEP_EVERY),
+        }
     with ExitStack() as stack:
-        for service in fleet.all:
-            stack.enter_context(service)
-        for service in fleet.all:
-            service.wait_until_ready(
+        for process in fleet.all:
+            stack.enter_context(process)
+        for server in fleet.servers:
+            server.wait_until_ready(
                 "/demo/counts/", {"Authorization": f"Token {credentials.service_token}"}
             )
         try:
             yield fleet
         finally:
-            for service in fleet.all:  # all at once; leaving the stack waits for each
-                service.stop()
+            for process in fleet.all:  # all at once; leaving the stack waits for each
+                process.stop()
+
+
+def _fleet(half: str, logs: Path) -> Fleet:
+    def make(kind: type[P], name: str, service: str) -> P:
+        return kind(name, f"settings.{service}", logs / f"{half}-{name.replace(' ', '-')}.log")
+
+    servers = {
+        name: tuple(
+            make(Service, f"{name} {number}", name)
+            for number in range(1, 3 if name == "enrollment" else 2)
+        )
+        for name in SERVICES
+    }
+    if half == BYPASSED:
+        return Fleet(servers)
+    return Fleet(servers, make(Worker, "worker", "enrollment"), make(Beat, "beat", "enrollment"))
 
 
 def environment(backing: Backing, credentials: Credentials, name: str, half: str) -> dict[str, str]:
@@ -108,4 +136,5 @@ def environment(backing: Backing, credentials: Credentials, name: str, half: str
         "SERVICE_TOKEN": credentials.service_token,
         "DJANGO_SECRET_KEY": credentials.secret_key,
         "IDEMPOTENCY_PREFIX": backing.run,
+        "CELERY_BROKER_URL": backing.broker_url if name == "enrollment" else "",
     }

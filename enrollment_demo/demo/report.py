@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from enrollment_demo.demo.count import Half
+from enrollment_demo.demo.count import Half, Imported
 from enrollment_demo.demo.fleet import Credentials, Fleet
+from enrollment_demo.demo.section import Seen
 from enrollment_demo.demo.visitors import Tally
 
 
@@ -57,9 +58,17 @@ class Live:
         )
         self._progress.update(self._task, completed=tally.finished, seen=seen)
 
+    def show_import(self, seen: Seen) -> None:
+        """How far the job is, as its clients are told."""
+        done, total = seen.progress
+        of = "" if total is None else f" of {total}"
+        status = seen.document.get("status", "not there yet")
+        what = f"{status}: {done}{of}, as {seen.told_to_wait} replies said"
+        self._progress.update(self._task, completed=done, seen=what)
 
-def table(unprotected: Half, protected: Half) -> Table:
-    """Both halves side by side."""
+
+def table(unprotected: Half, protected: Half, imported: Imported) -> Table:
+    """Both halves side by side, and the section that was imported in the second."""
     halves = (unprotected, protected)
     result = Table(title="One registration window, twice", title_justify="left")
     result.add_column("")
@@ -85,13 +94,23 @@ def table(unprotected: Half, protected: Half) -> Table:
     row("caught by the constraint alone", None, layers["caught_by_constraint"])
     row("replay p50, ms, as the client sees it", None, layers["p50_ms_replay"])
     row("replay p95, ms", None, layers["p95_ms_replay"])
+    result.add_section()
+    figures = imported.as_json()
+    row("section import: students", None, figures["students"])
+    row("  in when the worker was killed", None, figures["in_at_kill"])
+    row("  seats asked for again after that", None, figures["redone_after_kill"])
+    for kind in imported.rows:
+        row(f"  {kind.replace('_', ' ')}", None, figures[kind])
+    row("[bold]  duplicate rows[/bold]", None, figures["duplicates"])
+    row("  retries answered while it ran", None, figures["retries_while_running"])
+    row("  different final replies", None, len(imported.seen.finals))
     return result
 
 
 def where(services: Fleet, credentials: Credentials) -> str:
     """Where the services are, and how to get in."""
     lines = ["The services of the second half run on; Ctrl-C ends them."]
-    lines += [f"  {process.name:<13} {process.url}" for process in services.all]
+    lines += [f"  {server.name:<13} {server.url}" for server in services.servers]
     lines += [
         f"  admin site    {services.origin('enrollment')}/admin/",
         f"                user admin, password {credentials.admin_password}",

@@ -1,6 +1,7 @@
-"""The demo from start to end: one plan acted out twice, the mixin bypassed and on."""
+"""The demo from start to end: one plan acted out twice, the mixin bypassed and on; an import."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from rich.console import Console
 
 from enrollment_demo.demo import fleet, window
 from enrollment_demo.demo.backing import Backing
-from enrollment_demo.demo.count import ROWS, Half, Outsider
+from enrollment_demo.demo.count import ROWS, Half, Imported, Outsider
 from enrollment_demo.demo.plan import Plan
 from enrollment_demo.demo.report import Live
+from enrollment_demo.demo.section import Seen, import_section, section_of
 from enrollment_demo.demo.visitors import Tally
 
 
@@ -23,6 +25,7 @@ class Outcome:
 
     unprotected: Half
     protected: Half
+    imported: Imported
     services: fleet.Fleet
     credentials: fleet.Credentials
 
@@ -31,6 +34,7 @@ class Outcome:
         return {
             "unprotected": self.unprotected.as_json(),
             "protected": self.protected.as_json() | self.protected.layers_as_json(),
+            "section_import": self.imported.as_json(),
         }
 
 
@@ -51,8 +55,10 @@ def play(plan: Plan, console: Console, *, postgres_url: str, redis_url: str) -> 
                 live.say(f"Mixin bypassed: {unprotected.duplicates} duplicate rows")
             with stage.half(fleet.PROTECTED) as (protected, services):
                 live.say(f"Mixin on: {protected.duplicates} duplicate rows")
+                imported = stage.section(services)
+                live.say(f"Section import: {imported.duplicates} duplicate rows")
                 live.stop()
-                yield Outcome(unprotected, protected, services, credentials)
+                yield Outcome(unprotected, protected, imported, services, credentials)
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,52 @@ class _Stage:
             self.live.step(f"{name}: counting")
             yield self._count(services, tally), services
 
-    def _count(self, services: fleet.Fleet, tally: Tally) -> Half:
-        outsider = Outsider(self.credentials.service_token)
+    def section(self, services: fleet.Fleet) -> Imported:
+        """The import, after the window, by the same services; counted."""
+        if services.worker is None:
+            raise AssertionError("only the protected half has a worker")
+        section, seen = section_of(self.plan), Seen()
+        self.live.step("Section import", total=len(section.students))
+        enrollments = services.origin("enrollment"), ROWS["enrollments"][1]
+        before = self._outsider.count(*enrollments)
+        replays_before = self._roster_replays(services)
+
+        def watch(news: str) -> None:
+            self.live.show_import(seen)
+            if news:
+                self.live.say(news)
+
+        import_section(
+            section,
+            services.processes["enrollment"],
+            services.worker,
+            self.credentials.service_token,
+            seen=seen,
+            count=lambda: self._outsider.count(*enrollments) - before,
+            watch=watch,
+        )
+        self.live.step("Section import: counting")
+        visitors = {visit.student for visit in self.plan.visits}
         rows = {
-            kind: outsider.rows_by_student(services.origin(service), path)
+            kind: Counter({who: number for who, number in each.items() if who not in visitors})
+            for kind, each in self._rows(services).items()
+        }
+        return Imported(section, seen, rows, self._roster_replays(services) - replays_before)
+
+    def _count(self, services: fleet.Fleet, tally: Tally) -> Half:
+        events = self._outsider.events(server.url for server in services.servers)
+        return Half(self.plan, tally, self._rows(services), events)
+
+    def _rows(self, services: fleet.Fleet) -> dict[str, Counter[str]]:
+        return {
+            kind: self._outsider.rows_by_student(services.origin(service), path)
             for kind, (service, path) in ROWS.items()
         }
-        events = outsider.events(process.url for process in services.all)
-        return Half(self.plan, tally, rows, events)
+
+    def _roster_replays(self, services: fleet.Fleet) -> int:
+        events = self._outsider.events([services.origin("roster")])
+        return sum(number for name, number in events.items() if name.startswith("replayed."))
+
+    @property
+    def _outsider(self) -> Outsider:
+        return Outsider(self.credentials.service_token)

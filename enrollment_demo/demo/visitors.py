@@ -1,7 +1,5 @@
 """The students' clients: each asks, and asks again under the same key, until it is answered."""
 
-import http.client
-import json
 import random
 import threading
 import time
@@ -9,13 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from enrollment_demo.demo.asking import Reply, post
 from enrollment_demo.demo.plan import PATIENCE, Trouble, Visit
-from enrollment_demo.demo.relay import LOOPBACK
 
 #: Seconds a client tries before it gives up, as an app would.
 ENOUGH = 60.0
-#: Statuses that mean "the same again, later".
-AGAIN = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +25,6 @@ class Doors:
         """The port of a server, for a try that has this trouble."""
         ports = self.troubled.get(trouble, self.plain)
         return ports[server % len(ports)]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back."""
-
-    status: int
-    retry_after: float | None
-    replayed: bool
-    body: bytes
-
-    @property
-    def final(self) -> bool:
-        """Whether there is nothing to ask again for."""
-        return self.status not in AGAIN and not (
-            self.status == 409 and self.retry_after is not None
-        )
 
 
 @dataclass
@@ -113,7 +92,15 @@ def _ask_until_answered(visit: Visit, doors: Doors, tally: Tally, server: int) -
     trouble, patience, backoff = visit.trouble, visit.patience, 0.1
     while time.monotonic() < end:
         began = time.monotonic()
-        reply = _ask(visit, doors.port(trouble, server), patience)
+        reply = post(
+            doors.port(trouble, server),
+            "/api/enrollments/",
+            {"student": visit.student, "course": visit.course},
+            key=visit.key,
+            token=visit.token,
+            address=visit.address,
+            patience=patience,
+        )
         tally.saw(reply, time.monotonic() - began)
         if reply is not None and reply.final:
             return reply
@@ -125,35 +112,3 @@ def _ask_until_answered(visit: Visit, doors: Doors, tally: Tally, server: int) -
         trouble = Trouble.IMPATIENT if trouble is Trouble.IMPATIENT else Trouble.NONE
         patience = min(PATIENCE, patience * 3) if trouble is Trouble.IMPATIENT else PATIENCE
     return None
-
-
-def _ask(visit: Visit, port: int, patience: float) -> Reply | None:
-    """One try; `None` where no reply came through."""
-    connection = http.client.HTTPConnection(
-        LOOPBACK, port, timeout=patience, source_address=(visit.address, 0)
-    )
-    try:
-        connection.request(
-            "POST",
-            "/api/enrollments/",
-            body=json.dumps({"student": visit.student, "course": visit.course}),
-            headers={
-                "Authorization": f"Token {visit.token}",
-                "Connection": "close",
-                "Content-Type": "application/json",
-                "Idempotency-Key": visit.key,
-            },
-        )
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-    after = response.getheader("Retry-After")
-    return Reply(
-        response.status,
-        None if after is None else float(after),
-        response.getheader("Idempotent-Replayed") == "true",
-        body,
-    )

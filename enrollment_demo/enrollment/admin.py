@@ -1,8 +1,8 @@
-"""Courses and enrollments on the admin site."""
+"""Courses, enrollments and imports on the admin site."""
 
 from django.contrib import admin
 
-from enrollment_demo.enrollment.models import Course, Enrollment
+from enrollment_demo.enrollment.models import Course, Enrollment, SectionImport
 
 
 @admin.register(Course)
@@ -21,3 +21,13 @@ class EnrollmentAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # no subscrip
     list_filter = ["course"]
     list_select_related = ["course"]
     search_fields = ["student", "idempotency_key"]
+
+
+@admin.register(SectionImport)
+class SectionImportAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # no subscript at run time
+    """Sections as they were handed in."""
+
+    list_display = ["__str__", "idempotency_key", "created"]
+    list_filter = ["course"]
+    list_select_related = ["course"]
+    search_fields = ["idempotency_key"]

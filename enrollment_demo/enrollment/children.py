@@ -1,11 +1,13 @@
 """Calls to roster and billing: their refusals become ours, their absence a 503."""
 
+import json
 from typing import Any
 
 import requests
 from django.conf import settings
 from rest_framework.exceptions import APIException
 
+from enrollment_demo.enrollment.models import Course
 from idempotency.client import IdempotentSession
 from idempotency.keys import current_key
 
@@ -29,7 +31,26 @@ class ServiceRefused(APIException):
 
     def __init__(self, status: int, detail: Any, code: str) -> None:
         self.status_code = status
+        self.code = code
         super().__init__(detail, code)
+
+    @property
+    def words(self) -> str:
+        """Its detail, in one piece."""
+        return self.detail if isinstance(self.detail, str) else json.dumps(self.detail)
+
+
+def take_place(student: str, course: Course) -> dict[str, int]:
+    """A seat and an invoice, as an enrollment names them. Roster first, because it may refuse.
+
+    A retry under the same key finds what it got. Raises ServiceRefused and ServiceUnavailable.
+    """
+    seat = {"student": student, "course": course.code}
+    invoice = seat | {"amount": str(course.price)}
+    return {
+        "roster_entry": ask("roster", f"{settings.ROSTER_URL}/api/roster-entries/", seat),
+        "invoice": ask("billing", f"{settings.BILLING_URL}/api/invoices/", invoice),
+    }
 
 
 def ask(child: str, url: str, payload: dict[str, str]) -> int:
@@ -56,7 +77,8 @@ def _session(child: str) -> IdempotentSession:
         name = None
     else:
         name = child
-    # Our transaction stays open meanwhile: better a 503 soon than a connection held for long.
+    # Atomic enrollments keep their transaction open meanwhile: better a 503 soon than a
+    # connection held for long. And a job is not lost, only handed back.
     return IdempotentSession(child=name, attempts=3, deadline=6, timeout=(1, 5))
 
 

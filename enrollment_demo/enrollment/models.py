@@ -1,4 +1,4 @@
-"""Courses with their price, and who enrolled."""
+"""Courses with their price, who enrolled, and the sections that were imported."""
 
 from decimal import Decimal
 
@@ -40,3 +40,19 @@ class Enrollment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.student} in {self.course}"
+
+
+class SectionImport(models.Model):
+    """The students of one section as they were handed in; a job enrolls them."""
+
+    course = models.ForeignKey(Course, on_delete=models.PROTECT, related_name="imports")
+    # A list of names; what became of each is in the job's result.
+    students = models.JSONField()
+    idempotency_key = models.CharField(max_length=255, blank=True, db_index=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{len(self.students)} students into {self.course}"

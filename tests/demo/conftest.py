@@ -1,6 +1,8 @@
 """The three services as real gunicorn processes, on servers of their own."""
 
 import os
+from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ import requests
 
 from enrollment_demo.demo import fleet
 from enrollment_demo.demo.backing import Backing
-from enrollment_demo.demo.relay import LOOPBACK, Relay
+from enrollment_demo.demo.count import Outsider
+from enrollment_demo.demo.relay import LOOPBACK, Fault, Relay
 from enrollment_demo.demo.services import Service
 
 LISTS = {
@@ -21,6 +24,27 @@ LISTS = {
     "billing": "/api/invoices/",
     "roster": "/api/roster-entries/",
 }
+#: Seconds, as in the demo: a killed worker's job is soon picked up.
+RECOVERY = {"IDEMPOTENCY_LEASE": "2", "SWEEP_EVERY": "1"}
+
+
+class Turnstile(Relay):
+    """A relay that can let so many connections through, and hold back the answers of the rest."""
+
+    _passing: int | None = None
+
+    def hold_after(self, passing: int) -> None:
+        self._passing = passing
+
+    def mend(self) -> None:
+        self._passing = None
+        super().mend()
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        if self._passing is not None:
+            self.fault = Fault.NONE if self._passing > 0 else Fault.HOLD
+            self._passing -= 1
+        await super()._serve(reader, writer)
 
 
 @dataclass
@@ -29,7 +53,7 @@ class Sample:
 
     services: dict[str, Service]
     #: Stands between enrollment and billing.
-    relay: Relay
+    relay: Turnstile
     backing: Backing
     #: Of two users of the enrollment service.
     tokens: dict[str, str]
@@ -50,9 +74,9 @@ class Sample:
         body = {"student": student, "course": course}
         return self.post("enrollment", body, key, token=token or self.tokens["ann"])
 
-    def rows(self, service: str, **query: str) -> list[dict[str, Any]]:
+    def rows(self, service: str, path: str = "", **query: str) -> list[dict[str, Any]]:
         reply = requests.get(
-            self.services[service].url + LISTS[service],
+            self.services[service].url + (path or LISTS[service]),
             params=query,
             headers={"Authorization": f"Token {self.service_token}"},
             timeout=30,
@@ -61,10 +85,17 @@ class Sample:
         assert reply.json()["count"] == len(found)
         return found
 
+    def imports(self, **query: str) -> list[dict[str, Any]]:
+        return self.rows("enrollment", path="/api/section-imports/", **query)
+
     def counts(self, **query: str) -> tuple[int, int, int]:
         """Rows in enrollment, billing, roster."""
         enrollment, billing, roster = (len(self.rows(service, **query)) for service in LISTS)
         return enrollment, billing, roster
+
+    def events(self, service: str) -> Counter[str]:
+        """What the service's process has counted since it started."""
+        return Outsider(self.service_token).events([self.services[service].url])
 
     def course(self, capacity: int) -> str:
         """A new course with so many seats."""
@@ -98,17 +129,23 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
         services = {
             name: Service(name, f"settings.{name}", logs / f"{name}.log") for name in fleet.SERVICES
         }
-        relay = stack.enter_context(Relay((LOOPBACK, services["billing"].port)))
+        relay = stack.enter_context(Turnstile((LOOPBACK, services["billing"].port)))
         for name, service in services.items():
-            service.env = fleet.environment(backing, credentials, name, fleet.PROTECTED) | {
-                "BILLING_URL": relay.url,
-                "ROSTER_URL": services["roster"].url,
-            }
+            urls = {"BILLING_URL": relay.url, "ROSTER_URL": services["roster"].url}
+            own = fleet.environment(backing, credentials, name, fleet.PROTECTED)
+            service.env = own | urls | RECOVERY
             stack.enter_context(service)
         token = credentials.service_token
         for service in services.values():
             service.wait_until_ready("/demo/counts/", {"Authorization": f"Token {token}"})
         yield Sample(services, relay, backing, tokens, token)
+
+
+@pytest.fixture
+def billing_again(sample: Sample) -> Iterator[None]:
+    """Mends the relay before billing, whatever the test did to it."""
+    yield
+    sample.relay.mend()
 
 
 @pytest.fixture

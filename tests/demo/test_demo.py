@@ -1,7 +1,6 @@
 """The demo command from end to end, as a person runs it."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,14 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
-import psycopg
 import pytest
-import redis as client
 import requests
 
-from enrollment_demo.demo.backing import Backing
-from enrollment_demo.demo.services import ROOT
-from enrollment_demo.servers import Redis
+from enrollment_demo.demo.processes import ROOT
 from tests.concurrent import until
 
 #: Seconds for a small demo on a loaded machine.
@@ -40,6 +35,13 @@ PROTECTED = COMMON | {
     "caught_by_constraint": int,
     "p50_ms_replay": float,
     "p95_ms_replay": float,
+}
+IMPORT = COMMON | {
+    "retries_while_running": int,
+    "in_at_kill": int,
+    "redone_after_kill": int,
+    "attempts": int,
+    "seconds": float,
 }
 
 
@@ -96,22 +98,33 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def test_from_end_to_end(demo: Start, plain_environment: dict[str, str], tmp_path: Path) -> None:
-    """Duplicates without the layers, none with them, and services to look at afterwards."""
+    """Duplicates without the layers, none with them, a section whose worker was killed and that is
+    imported once; and services to look at afterwards."""
     figures = tmp_path / "figures.json"
     run = demo(plain_environment, "--students", "8", "--serve", "--json", str(figures))
     said = "".join(lines_until(run, "API "))
     started = family(run.pid)
 
     document = json.loads(figures.read_text())
-    assert list(document) == ["unprotected", "protected"]
-    for half, names in (("unprotected", COMMON), ("protected", PROTECTED)):
-        assert {name: type(value) for name, value in document[half].items()} == names
-        assert document[half]["students"] == 8
+    assert list(document) == ["unprotected", "protected", "section_import"]
+    for part, names, students in (
+        ("unprotected", COMMON, 8),
+        ("protected", PROTECTED, 8),
+        ("section_import", IMPORT, 40),
+    ):
+        assert {name: type(value) for name, value in document[part].items()} == names
+        assert document[part]["students"] == students
     assert document["unprotected"]["duplicates"] > 0
     assert document["protected"]["duplicates"] == 0
     assert [document["protected"][kind] for kind in list(COMMON)[2:5]] == [8, 8, 8]
     assert document["protected"]["replayed_from_ledger"] > 0
     assert "duplicate rows" in said
+    imported = document["section_import"]
+    assert [imported[kind] for kind in list(COMMON)[2:]] == [40, 40, 40, 0]
+    assert 0 < imported["in_at_kill"] < 40
+    assert imported["attempts"] >= 2
+    assert imported["redone_after_kill"] < imported["attempts"]  # one step each, the one in hand
+    assert imported["retries_while_running"] > 0
 
     log_in(said)
     run.send_signal(signal.SIGINT)
@@ -154,10 +167,16 @@ def test_an_interrupted_demo_leaves_no_process(
     assert "Traceback" not in run.stdout.read()
 
 
-def test_a_killed_demo_leaves_no_process(demo: Start, plain_environment: dict[str, str]) -> None:
-    """Services and servers notice by themselves that their owner is gone."""
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [("gunicorn", 8), ("celery", 4)],  # four masters and their workers; a worker of three, a beat
+)
+def test_a_killed_demo_leaves_no_process(
+    demo: Start, plain_environment: dict[str, str], word: str, number: int
+) -> None:
+    """Services, workers and servers notice by themselves that their owner is gone."""
     run = demo(plain_environment, "--students", "1")
-    started = family_with(run, "gunicorn", 8)  # four masters and their workers
+    started = family_with(run, word, number)
 
     run.kill()
 
@@ -216,31 +235,3 @@ def test_bad_servers(demo: Start, plain_environment: dict[str, str]) -> None:
         assert run.returncode == 1
         assert variable in said
         assert "Traceback" not in said
-
-
-@pytest.mark.vendors("postgresql")
-def test_given_servers_are_left_as_they_were() -> None:
-    """Databases of the run's own, dropped at the end; Redis only cut off, for the run alone."""
-    given = os.environ["DATABASE_URL"]
-
-    def databases() -> set[str]:
-        with psycopg.connect(given) as connection:
-            return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-
-    before = databases()
-    with (
-        Redis() as redis,
-        Backing(["a", "b"], ["one", "two"], postgres_url=given, redis_url=redis.url(3)) as backing,
-    ):
-        backing.create_databases(lambda half: None)
-        assert len(databases() - before) == 4
-        assert backing.redis_url("b").endswith("/4")
-        with client.Redis.from_url(backing.redis_url("b"), retry=None) as connection:
-            connection.set("ours", 1)
-            backing.redis_away()
-            with pytest.raises(client.ConnectionError):
-                connection.get("ours")
-            backing.redis_back()
-            assert connection.get("ours") == b"1"
-            assert redis.running
-    assert databases() == before

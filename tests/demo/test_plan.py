@@ -3,9 +3,10 @@
 from collections import Counter
 from ipaddress import ip_address
 
+from enrollment_demo.demo.asking import Reply
 from enrollment_demo.demo.count import Half, percentiles
 from enrollment_demo.demo.plan import Plan, Trouble, draw
-from enrollment_demo.demo.visitors import Reply, Tally
+from enrollment_demo.demo.visitors import Tally
 
 
 def test_a_seed_makes_the_plan() -> None:

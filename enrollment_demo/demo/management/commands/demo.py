@@ -15,9 +15,9 @@ from rich.console import Console
 
 from enrollment_demo.demo.backing import BackingError
 from enrollment_demo.demo.plan import MOST_STUDENTS, draw
+from enrollment_demo.demo.processes import ServiceError
 from enrollment_demo.demo.report import table, where
 from enrollment_demo.demo.run import Outcome, play
-from enrollment_demo.demo.services import ServiceError
 from enrollment_demo.demo.window import WindowError
 from enrollment_demo.servers import ServerError
 
@@ -28,9 +28,13 @@ LOOK_EVERY = 1.0
 
 
 class Command(BaseCommand):
-    """Exits 0 only when the protected half has exactly one row of each kind for each student."""
+    """Exits 0 only when the protected half, and the section that is imported in it, have exactly
+    one row of each kind for each student."""
 
-    help = "A registration window with faults and retry storms, the mixin bypassed and then on."
+    help = (
+        "A registration window with faults and retry storms, the mixin bypassed and then on; then"
+        " a section imported as a job whose worker is killed."
+    )
     requires_system_checks = ()  # it is a service's settings that we run under; we are none
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -65,9 +69,14 @@ class Command(BaseCommand):
             signal.signal(signal.SIGTERM, before)
         if not outcome.protected.exact:
             raise CommandError("The protected half is not exact: see the rows of each kind above.")
+        if not outcome.imported.exact:
+            raise CommandError(
+                "The section import is not exact: see its rows above."
+                f" Its clients were told: {'; '.join(outcome.imported.seen.told)}."
+            )
 
     def _report(self, console: Console, outcome: Outcome, target: Path | None) -> None:
-        console.print(table(outcome.unprotected, outcome.protected))
+        console.print(table(outcome.unprotected, outcome.protected, outcome.imported))
         if target is not None:
             target.write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
 
@@ -75,11 +84,12 @@ class Command(BaseCommand):
 def _serve(console: Console, outcome: Outcome) -> None:
     console.print(where(outcome.services, outcome.credentials))
     try:
-        while all(process.running for process in outcome.services.all):
+        while True:
+            for process in outcome.services.all:
+                process.check()
             time.sleep(LOOK_EVERY)
     except KeyboardInterrupt:
         return
-    raise ServiceError("A service has ended by itself.")
 
 
 def _students(text: str) -> int:
