@@ -55,3 +55,17 @@ CACHES = {
         "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.5, "SOCKET_TIMEOUT": 0.5},
     }
 }
+
+# Celery: tests.worked starts the workers, and its fixtures give every test a queue of its own.
+CELERY_BROKER_URL = os.environ["CELERY_BROKER_URL"]
+CELERY_TASK_DEFAULT_QUEUE = os.environ.get("CELERY_QUEUE", "celery")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+if CELERY_BROKER_URL.startswith("redis:"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "visibility_timeout": float(os.environ.get("WORKER_VISIBILITY_TIMEOUT", "3600")),
+        # Seconds from the end of that time-out to the redelivery; a hundred without these.
+        "unacked_restore_interval": 0.2,
+        "unacked_restore_throttle": 1,
+        # A worker killed while it redelivers keeps others from it for so long.
+        "unacked_mutex_expire": 1,
+    }

@@ -4,6 +4,8 @@ TEST_DATABASE      postgres (default), mariadb or sqlite: the vendor of the `def
 TEST_POSTGRES_URL  a server to use instead of the embedded PostgreSQL
 TEST_MARIADB_URL   the server for TEST_DATABASE=mariadb
 TEST_REDIS_URL     a numbered database, emptied by tests, instead of the embedded Redis
+AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Redis; the tests that
+                   have to do with a broker are chosen by `-m broker`
 """
 
 import os
@@ -16,7 +18,11 @@ import pytest
 
 from enrollment_demo.servers import Postgres, Redis
 
+pytest_plugins = ["tests.worked.fixtures", "tests.worked.messages"]
+
 VENDORS = ("postgres", "mariadb", "sqlite")
+#: The fixtures that give a test a broker.
+BROKERS = frozenset({"broker", "breakable_broker"})
 
 
 def database_url(vendor: str, stack: ExitStack) -> str:
@@ -38,6 +44,11 @@ def redis_url(stack: ExitStack) -> str:
     return os.environ.get("TEST_REDIS_URL") or stack.enter_context(Redis()).url()
 
 
+def broker_url(stack: ExitStack) -> str:
+    """The URL of Celery's broker; no Redis database is shared with it, since tests empty theirs."""
+    return os.environ.get("AMQP_URL") or stack.enter_context(Redis()).url()
+
+
 # A wrapper runs before every plain hook, pytest-django's too.
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
@@ -46,8 +57,25 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     vendor = os.environ.setdefault("TEST_DATABASE", VENDORS[0])
     os.environ["DATABASE_URL"] = database_url(vendor, stack)
     os.environ["REDIS_URL"] = redis_url(stack)
+    os.environ["CELERY_BROKER_URL"] = broker_url(stack)
     yield
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "broker: uses Celery's broker; set by the plugin")
+
+
+# First, because the choice by -m is made in the same hook.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not BROKERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("broker")
+
+
 def pytest_report_header() -> list[str]:
-    return [f"database: {os.environ['DATABASE_URL']}", f"redis: {os.environ['REDIS_URL']}"]
+    return [
+        f"database: {os.environ['DATABASE_URL']}",
+        f"redis: {os.environ['REDIS_URL']}",
+        f"broker: {os.environ['CELERY_BROKER_URL']}",
+    ]

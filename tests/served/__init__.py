@@ -17,12 +17,17 @@ from django.db import connection
 DEADLINE = 60
 
 
+def database_url() -> str:
+    """The URL of the test database, where DATABASE_URL names the one beside it."""
+    server, _, _ = os.environ["DATABASE_URL"].rpartition("/")
+    return f"{server}/{connection.settings_dict['NAME']}"
+
+
 @contextmanager
 def gunicorn(
     log: Path, *arguments: str, workers: int = 4, environment: Mapping[str, str]
 ) -> Iterator[str]:
     """Serves `tests.served` on the test database; gives the origin, ends with the block."""
-    url = os.environ["DATABASE_URL"].rpartition("/")[0] + f"/{connection.settings_dict['NAME']}"
     with socket.socket() as listener:
         # Handed on, so that no other process can take the port in between.
         listener.bind(("127.0.0.1", 0))
@@ -38,7 +43,7 @@ def gunicorn(
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "DATABASE_URL": url, **environment},
+                env={**os.environ, "DATABASE_URL": database_url(), **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[listener.fileno()],

@@ -1,0 +1,56 @@
+"""Messages that the test itself delivers, where no worker is needed."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+from kombu import Message, pools
+
+
+class Messages:
+    """What was sent and not delivered yet. It waits in the memory of this process."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def __len__(self) -> int:
+        with self.app.connection_for_read() as connection:
+            try:
+                return int(connection.SimpleQueue(self._queue).qsize())
+            except connection.channel_errors:  # nothing has been sent yet
+                return 0
+
+    def take(self, queue: str | None = None) -> Message:
+        """The next message, which is then gone; an error where there is none."""
+        with (
+            self.app.connection_for_read() as connection,
+            connection.SimpleQueue(queue or self._queue) as waiting,
+        ):
+            message = waiting.get(block=False)
+            message.ack()
+        return message
+
+    def deliver(self, times: int = 1) -> None:
+        """Carry out the next message as a worker would, as often as a broker may hand it out."""
+        message = self.take()
+        arguments, keywords, _ = message.payload
+        for _ in range(times):
+            self.app.tasks[message.headers["task"]].run(*arguments, **keywords)
+
+    @property
+    def _queue(self) -> str:
+        return str(self.app.conf.task_default_queue)
+
+
+@pytest.fixture
+def messages() -> Iterator[Messages]:
+    """The messages of one test, sent by a real application over a transport of Celery's own."""
+    queue = f"test-{uuid.uuid4()}"
+    with Celery(queue, broker="memory://") as app:
+        app.conf.task_default_queue = queue
+        app.set_default()
+        try:
+            yield Messages(app)
+        finally:
+            pools.reset()
