@@ -21,7 +21,7 @@ from idempotency.event_keys import KeySource, checked_key, key_reader
 from idempotency.exceptions import IdempotencyError, InProgress, KeyExpired, Unavailable
 from idempotency.fingerprint import Fingerprint, Payload
 from idempotency.identity import check_operation
-from idempotency.layers import ledger
+from idempotency.layers import ledger, link
 from idempotency.operation import Operation
 from idempotency.outcomes import Identity
 from idempotency.policy import Policy
@@ -163,7 +163,7 @@ class _Run:
             raise
         answer = HttpResponse(encode(result, f"The result of once({self.operation!r})"))
         del answer["Content-Type"]  # nobody reads it, and it counts where the size is limited
-        if ledger.doomed(using=self.using):
+        if link.doomed(using=self.using):
             # Returned as a success, it would have its message acknowledged, and nothing done.
             raise TransactionManagementError(
                 f"once({self.operation!r}): the function marked its transaction for rollback, or"

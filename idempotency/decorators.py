@@ -17,7 +17,7 @@ from idempotency.declarations import declare
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
 from idempotency.execution import RETRY_AFTER
 from idempotency.identity import caller_of, check_operation
-from idempotency.layers import ledger
+from idempotency.layers import ledger, link
 from idempotency.operation import SAFE_METHODS, key_of, operation_of
 from idempotency.policy import Policy
 from idempotency.transactions import View, other_blocks, own_transaction
@@ -61,7 +61,7 @@ def idempotent_view(
             try:
                 named = name_caller(request)
             except (DatabaseError, InterfaceError) as error:
-                if ledger.unreachable(error, using=using):
+                if link.unreachable(error, using=using):
                     raise Unavailable(retry_after=RETRY_AFTER) from error
                 raise
             asked = operation_of(

@@ -16,7 +16,7 @@ from idempotency import events, replies
 from idempotency.current import Execution, entered
 from idempotency.exceptions import LeaseLost, OutcomeUnknown, Unavailable
 from idempotency.keys import running
-from idempotency.layers import ledger
+from idempotency.layers import ledger, link
 from idempotency.operation import Operation
 from idempotency.outcomes import (
     Abandoned,
@@ -85,7 +85,7 @@ def answering(using: str, log: events.Reporter) -> Iterator[Callable[[], None]]:
 
     def began() -> None:
         nonlocal before
-        before = ledger.link(using=using)
+        before = link.current(using=using)
 
     try:
         yield began
@@ -94,7 +94,7 @@ def answering(using: str, log: events.Reporter) -> Iterator[Callable[[], None]]:
         raise Unavailable(retry_after=RETRY_AFTER) from error
     except (DatabaseError, InterfaceError) as error:
         # Refused is the handler's own error; no answer at all is an outcome that nobody knows.
-        if ledger.unreachable(error, using=using, before=before):
+        if link.unreachable(error, using=using, before=before):
             raise Unavailable(retry_after=RETRY_AFTER) from error
         raise
 
@@ -156,7 +156,7 @@ def undoing(response: HttpResponseBase, using: str) -> Undoing | None:
     """Whether, and why, a transaction with this response must not commit."""
     if replies.has_failed(response):
         return Undoing(events.FAILED, str(response.status_code))
-    if ledger.doomed(using=using):
+    if link.doomed(using=using):
         return Undoing(events.ROLLED_BACK, str(response.status_code))
     return None
 

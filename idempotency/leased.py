@@ -24,7 +24,7 @@ from idempotency.execution import (
     undoing,
 )
 from idempotency.heartbeat import Heartbeat
-from idempotency.layers import leases, ledger, steps
+from idempotency.layers import leases, ledger, link, steps
 from idempotency.models import State
 from idempotency.operation import Operation
 from idempotency.outcomes import Claimed, StoredReply
@@ -54,7 +54,7 @@ def attempt(
 def beating(execution: Execution) -> Iterator[None]:
     """Renew the execution's lease while the block runs."""
     using, lease = execution.using, execution.candidate.lease or 0.0
-    if ledger.in_transaction(using=using):  # a TestCase's, into which no other connection sees
+    if link.in_transaction(using=using):  # a TestCase's, into which no other connection sees
         yield
         return
     renew = partial(leases.renew, execution.claimed, lease, using=using)

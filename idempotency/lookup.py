@@ -37,7 +37,7 @@ from idempotency.exceptions import (
 from idempotency.execution import RETRY_AFTER
 from idempotency.identity import ANONYMOUS, check_operation, header_name, identify
 from idempotency.keys import SCOPE_HEADER, InvalidKey, format_key
-from idempotency.layers import ledger, look
+from idempotency.layers import ledger, link, look
 from idempotency.layers.look import Outcome, Standing
 from idempotency.outcomes import Identity
 from idempotency.views import IdempotencyMixin
@@ -57,7 +57,7 @@ class _Lookup(IdempotencyMixin, APIView):
     using: str | None = None
 
     def handle_exception(self, exc: Exception) -> Response:
-        if ledger.unreachable(exc, using=ledger.alias(self.using)):
+        if link.unreachable(exc, using=ledger.alias(self.using)):
             exc = Unavailable(retry_after=RETRY_AFTER)
         return super().handle_exception(exc)
 

@@ -22,7 +22,7 @@ from idempotency.exceptions import (
     ReplyNotKept,
 )
 from idempotency.execution import RETRY_AFTER, Done, ErrorHandler, Handler
-from idempotency.layers import jobs, ledger, lock
+from idempotency.layers import jobs, link, lock
 from idempotency.observing import observe
 from idempotency.operation import Operation
 from idempotency.outcomes import (
@@ -156,7 +156,7 @@ def _report_caught(operation: Operation, view: lock.View, log: events.Reporter) 
 
 def _leave(operation: Operation, view: Held | Off, reply: StoredReply | None) -> None:
     """Publish and release, after the commit. A TestCase's transaction never commits."""
-    if reply is not None and ledger.in_transaction(using=operation.using):
+    if reply is not None and link.in_transaction(using=operation.using):
         reply = None
     lock.leave(operation.identity, view, reply)
 

@@ -24,7 +24,7 @@ from idempotency.declarations import Declaration, check_declarations, declaratio
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
 from idempotency.execution import RETRY_AFTER
 from idempotency.identity import caller_of
-from idempotency.layers import ledger
+from idempotency.layers import ledger, link
 from idempotency.operation import header_of, key_of, operation_of
 from idempotency.policy import Policy
 from idempotency.transactions import other_blocks, own_transaction
@@ -103,7 +103,7 @@ class IdempotencyMixin(_View):
         if self._declared is None:
             return self._respond_to(exc)
         using = ledger.alias(self._declared.policy.using)
-        if header_of(self.request._request) is not None and ledger.unreachable(exc, using=using):
+        if header_of(self.request._request) is not None and link.unreachable(exc, using=using):
             exc = Unavailable(retry_after=RETRY_AFTER)
         connection = connections[using]
         marked = connection.needs_rollback

@@ -19,7 +19,7 @@ from idempotency import events
 from idempotency.current import Execution, entered
 from idempotency.documents import decode, encode, final_reply
 from idempotency.exceptions import JobFailed, LeaseLost, OutcomeUnknown, for_client, is_refusal
-from idempotency.layers import jobs, leases, ledger
+from idempotency.layers import jobs, leases, ledger, link
 from idempotency.leased import beating
 from idempotency.models import JobStatus, State
 from idempotency.outcomes import JobEnding, JobRun
@@ -107,7 +107,7 @@ def give_up(begun: JobRun, pause: float, ending: JobEnding, *, using: str) -> st
 
 def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter) -> None:
     using, lease = execution.using, begun.order.lease
-    before = ledger.link(using=using)
+    before = link.current(using=using)
     try:
         function = find(begun.order.task)
         if function is None:
@@ -115,7 +115,7 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
         with Work(begun.claimed, begun.candidate, using=using) as work:
             execution.work = work
             returned = function(**decode(begun.order.arguments))
-            if ledger.doomed(using=using):  # first, since no statement would pass any more
+            if link.doomed(using=using):  # first, since no statement would pass any more
                 message = "The job's work was undone by the job itself."
                 raise _Undone(message, code="job_rolled_back")
             work.settle(partial(_succeed, execution, begun, returned))
@@ -124,7 +124,7 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
         raise
     except (TryAgain, OperationalError, InterfaceError) as error:
         # Deadlocks, restarts, lost connections: not the task's fault, so it has another attempt.
-        if ledger.unreachable(error, using=using, before=before):
+        if link.unreachable(error, using=using, before=before):
             raise
         log.record(give_up(begun, lease, _failure(execution, error), using=using))
     except Exception as error:  # noqa: BLE001 - whatever it is, the client waits for an answer
