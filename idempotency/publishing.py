@@ -22,6 +22,10 @@ _LIMITS: Final = {
 }
 
 
+#: A connection that stood idle may be dead by now, which only shows when it is used.
+_ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+
 def publish(job_id: UUID, task: str, *, using: str) -> None:
     """Send a job's message, to where its task's own would go, with its limits and priority.
 
@@ -36,7 +40,8 @@ def publish(job_id: UUID, task: str, *, using: str) -> None:
             run_job.apply_async(
                 args=[str(job_id), using],
                 producer=producer,
-                retry=False,
+                retry=True,
+                retry_policy=_ONCE_MORE,
                 shadow=task,
                 route_name=task,
                 **{**options, "ignore_result": True},

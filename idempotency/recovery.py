@@ -105,9 +105,11 @@ def _recover_one(found: Overdue, publish: Publisher, using: str) -> str:
         _report(events.JOB_RESENT, found.operation)
         return "resent"
     view = jobs.of_record(record_id, using=using)
-    taken = None if view is None else jobs.take(view.id, using=using)
-    if view is None or taken is None:
-        raise AssertionError(f"record {record_id} stands for a job that is not there")
+    if view is None:  # its row was deleted, which must not stop the sweep: the key is abandoned
+        return _recover_lease(found, using)
+    taken = jobs.take(view.id, using=using)
+    if taken is None:
+        raise AssertionError(f"record {record_id} is locked, and yet another's")
     event = give_up(taken, taken.order.lease, _LOST, using=using)
     if event == events.JOB_HANDED_BACK:
         _report(event, found.operation)

@@ -66,7 +66,7 @@ class Work:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._stack:
+        with self._stack, self._own():  # hooks may write, and begin no step
             if self._outer is not None:
                 self._outer.__exit__(kind, error, traceback)
 
@@ -102,7 +102,10 @@ class Work:
                 " that has none of its transactions: call it in the execution's own."
             )
         if self._inside:
-            raise StepMisplaced(f"The step {name!r} stands inside another step: call it after it.")
+            raise StepMisplaced(
+                f"The step {name!r} stands inside another step, or in a hook that runs after a"
+                " commit: call it after that step."
+            )
         if name in self._names:
             raise ValueError(
                 f"There are two steps {name!r} in this execution: each needs a name of its own,"

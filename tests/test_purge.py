@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from idempotency.fingerprint import DIGEST_SIZE, Fingerprint
@@ -27,8 +28,9 @@ from idempotency.layers import ledger, retention
 from idempotency.layers.archive import Archive, ArchiveError
 from idempotency.layers.retention import Purged, purge
 from idempotency.layers.windows import Windows
-from idempotency.models import IdempotencyRecord, State
+from idempotency.models import IdempotencyRecord, Job, State, Step
 from idempotency.outcomes import Candidate, Expired, Identity
+from tests.factories import JobFactory, StepFactory
 
 SCOPE = "user:1/shop.OrderViewSet.create"
 HOUR = timedelta(hours=1)
@@ -70,6 +72,18 @@ def plant(
 def forgotten(count: int) -> None:
     for number in range(count):
         plant(f"forgotten-{number}", purge=-HOUR + timedelta(seconds=number))
+
+
+def worked(record: IdempotencyRecord, steps: int = 2) -> IdempotencyRecord:
+    """The record, with a job and steps behind it."""
+    JobFactory.create(record=record)
+    StepFactory.create_batch(steps, record=record)
+    return record
+
+
+def behind(model: type[Job] | type[Step]) -> list[str]:
+    """The keys of the records that have rows of the model."""
+    return sorted(model.objects.values_list("record__key", flat=True))
 
 
 def tombstone(key: str, **values: Any) -> IdempotencyRecord:
@@ -180,6 +194,82 @@ def test_the_walk_ends_where_no_tombstone_of_the_setting_can_be(settings: Any) -
     assert (near.body, bytes(far.body or b"")) == (None, REPLY)
 
 
+# Jobs and steps
+
+
+def test_jobs_and_steps_go_with_their_record_and_no_others() -> None:
+    for record in (plant("forgotten"), tombstone("tombstone"), live("live")):
+        worked(record)
+    plant("without")
+    assert purge().deleted == 2
+    assert Job.objects.count() == 2
+    assert behind(Job) == ["live", "tombstone"]
+    assert Step.objects.count() == 4
+    assert behind(Step) == ["live", "live", "tombstone", "tombstone"]
+
+
+@pytest.mark.parametrize(("factory", "model"), [(JobFactory, Job), (StepFactory, Step)])
+def test_jobs_go_without_steps_and_steps_without_jobs(factory: Any, model: Any) -> None:
+    factory.create(record=plant("forgotten"))
+    factory.create(record=live("live"))
+    purge()
+    assert model.objects.count() == 1
+    assert behind(model) == ["live"]
+
+
+def test_unsettled_records_keep_their_jobs_and_steps() -> None:
+    worked(plant("unsettled", purge=None, state=State.JOB))
+    assert purge().deleted == 0
+    assert (behind(Job), len(behind(Step))) == (["unsettled"], 2)
+
+
+def test_all_windows_delete_jobs_and_steps() -> None:
+    forgotten(7)
+    for record in IdempotencyRecord.objects.all():
+        worked(record)
+    worked(plant("last", purge=-timedelta(minutes=1)))
+    assert purge(batch_size=3).deleted == 8
+    assert (Job.objects.count(), Step.objects.count()) == (0, 0)
+
+
+def test_a_dry_run_leaves_jobs_and_steps() -> None:
+    worked(plant("forgotten"))
+    assert purge(dry_run=True).deleted == 1
+    assert (Job.objects.count(), Step.objects.count()) == (1, 2)
+
+
+def test_other_scopes_keep_their_jobs_and_steps() -> None:
+    worked(plant("mine", scope="user:1/a"))
+    worked(plant("other", scope="user:2/a"))
+    purge(scope_prefix="user:1/")
+    assert behind(Job) == ["other"]
+    assert behind(Step) == ["other", "other"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_record_and_what_is_behind_it_go_in_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked(plant("forgotten"))
+
+    def fail(archive: Archive, records: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Archive, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        purge(archive=tmp_path / "a.jsonl.gz")
+    assert (keys(), behind(Job), len(behind(Step))) == (["forgotten"], ["forgotten"], 2)
+
+
+def test_with_an_archive_they_go_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    worked(plant("forgotten"))
+    worked(live("live"))
+    assert purge(archive=path).deleted == 1
+    assert [line["key"] for line in lines(path)] == ["forgotten"]
+    assert (behind(Job), len(behind(Step))) == (["live"], 2)
+
+
 # Batches
 
 
@@ -234,12 +324,27 @@ def test_a_time_limit_ends_it_after_a_batch_with_work_left() -> None:
     assert (done.deleted, done.batches, done.finished) == (1, 1, False)
 
 
-def test_a_batch_takes_a_look_ahead_and_a_change(django_assert_num_queries: Any) -> None:
+@pytest.mark.parametrize("used", [False, True], ids=["no jobs", "jobs and steps"])
+def test_a_batch_takes_a_look_ahead_and_a_change(
+    django_assert_num_queries: Any, used: bool
+) -> None:
     forgotten(10)
+    if used:
+        worked(live("live"))
     savepoints = 2 * 2  # in a TestCase; else BEGIN and COMMIT
     picked = 1 if connection.vendor == "mysql" else 0
-    with django_assert_num_queries(1 + 2 * 2 + savepoints + picked):
+    others = 2 if used and connection.vendor != "postgresql" else 0
+    with django_assert_num_queries(1 + 2 * 2 + savepoints + picked + others):
         purge()
+
+
+def test_a_project_without_jobs_and_steps_does_not_pay_for_them() -> None:
+    forgotten(10)
+    with CaptureQueriesContext(connection) as asked:
+        purge()
+    look, *walk = [query["sql"] for query in asked]
+    assert "idempotency_job" in look
+    assert not [sql for sql in walk if "idempotency_job" in sql or "idempotency_step" in sql]
 
 
 def test_the_result_is_frozen() -> None:
@@ -335,6 +440,15 @@ def test_a_record_that_is_being_taken_over_is_left_alone_without_waiting() -> No
 
 @needs_row_locks
 @pytest.mark.django_db(transaction=True)
+def test_a_record_that_is_being_taken_over_keeps_its_job_and_steps() -> None:
+    for record in (plant("taken"), plant("forgotten")):
+        worked(record)
+    assert hold("taken", purge).deleted == 1
+    assert (behind(Job), len(behind(Step))) == (["taken"], 2)
+
+
+@needs_row_locks
+@pytest.mark.django_db(transaction=True)
 def test_a_tombstone_that_is_locked_is_left_alone_without_waiting() -> None:
     for name in "abc":
         tombstone(name)
@@ -407,6 +521,20 @@ def test_the_archive_holds_every_deleted_record_and_no_other(tmp_path: Path) -> 
         "state": "finished",
     }
     assert (second["key"], second["body"], second["headers"]) == ("not kept", None, None)
+
+
+def test_the_archive_says_the_same_on_every_vendor(tmp_path: Path) -> None:
+    """A finish clears the lease; a row that has one is no reason to stop for."""
+    path = tmp_path / "a.jsonl.gz"
+    leased = plant("held", holds=True, lease_until=timezone.now() - 2 * HOUR)
+    plant("plain")
+    purge(archive=path)
+    held, plain = sorted(lines(path), key=lambda line: str(line["key"]))
+    assert held["holds"] is True
+    assert datetime.fromisoformat(held["lease_until"]) == leased.lease_until
+    assert datetime.fromisoformat(held["lease_until"]).utcoffset() == timedelta(0)
+    assert plain["holds"] is False
+    assert plain["lease_until"] is None
 
 
 def test_a_second_run_appends(tmp_path: Path) -> None:

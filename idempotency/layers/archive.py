@@ -111,9 +111,11 @@ def _line(record: Mapping[str, Any]) -> str:
 
 def _plain(name: str, value: Any) -> Any:
     """A column's value as JSON has it, the same from every vendor's driver."""
+    if name == "holds":
+        return bool(value)
     if value is None or isinstance(value, int):
         return value
-    if name.endswith("_at"):
+    if name.endswith(("_at", "_until")):
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return aware.astimezone(UTC).isoformat()

@@ -1,9 +1,10 @@
 """The purge: deletes what is past its `purge_at`, and empties the replies of tombstones.
 
-One walk forward along the index on (purge_at, id): first the forgotten records, then on into the
-tombstones. It takes a window of so many index entries at a time, each in a transaction of its
-own, and never begins again: what it has deleted still costs a scan until the vacuum. Records that
-somebody else has locked are left alone: a claim is taking them over, or another purge has them.
+One walk forward along the index on (purge_at, id): first the forgotten records, each together with
+its job and its steps, then on into the tombstones. It takes a window of so many index entries at a
+time, each in a transaction of its own, and never begins again: what it has deleted still costs a
+scan until the vacuum. Records that somebody else has locked are left alone: a claim is taking them
+over, or another purge has them.
 """
 
 import time

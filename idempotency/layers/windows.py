@@ -9,7 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from idempotency.layers.archive import Archive
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, Job, Step
 
 #: Where a walk is: `purge_at` and `id` of an entry, in the driver's own types.
 Position = tuple[Any, int]
@@ -17,6 +17,8 @@ Position = tuple[Any, int]
 _TABLE = IdempotencyRecord._meta.db_table
 _INDEX = IdempotencyRecord._meta.indexes[0].name
 _COLUMNS = tuple(str(field.column) for field in IdempotencyRecord._meta.concrete_fields)
+#: What goes with its record; by `record_id`, which is indexed in both.
+_DEPENDENT: Final = (Job._meta.db_table, Step._meta.db_table)
 _LAST_ID = 2**63 - 1
 
 
@@ -27,9 +29,11 @@ class Stage:
     change: str
     #: Asked again where the change is made: a renewed record is not due any more.
     due: str
+    #: Whether it deletes, so that jobs and steps have to go as well.
+    deletes: bool = False
 
 
-FORGOTTEN: Final = Stage(f"DELETE FROM {_TABLE}", "purge_at <= %(now)s")
+FORGOTTEN: Final = Stage(f"DELETE FROM {_TABLE}", "purge_at <= %(now)s", deletes=True)
 TOMBSTONES: Final = Stage(
     f"UPDATE {_TABLE} SET body = NULL, headers = ''",
     "expires_at <= %(now)s AND (body IS NOT NULL OR headers <> '')",
@@ -90,9 +94,15 @@ class Windows:
         # Scopes are printable ASCII, so DEL stands behind all that begin with the prefix.
         self._scope = {"scope": scope_prefix, "scope_end": f"{scope_prefix}\x7f"}
         self._scoped = " AND scope >= %(scope)s AND scope < %(scope_end)s" if scope_prefix else ""
+        # Asked once, as the clock is: what is due by now was settled before, with its last step.
+        in_use = ", ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _DEPENDENT)
         with connection.cursor() as cursor:
-            cursor.execute(self._dialect.clock, {"seconds": span})
-            self._now, later = cursor.fetchone()
+            cursor.execute(f"{self._dialect.clock}, {in_use}", {"seconds": span})
+            self._now, later, *used = cursor.fetchone()
+        #: The tables of jobs and steps that hold any: most projects have none to look for.
+        self._dependent = [
+            table for table, is_used in zip(_DEPENDENT, used, strict=True) if is_used
+        ]
         #: Before every entry.
         self.beginning: Position = (self._dialect.beginning, 0)
         #: Behind the entries of this moment, by the database's clock.
@@ -123,22 +133,32 @@ class Windows:
     def change(self, stage: Stage, start: Position, end: Position, archive: Archive | None) -> int:
         """Change the window's due records, in a transaction that commits after their archive."""
         connection, parameters = self._connection, self._parameters(start, end)
-        chosen = self._due(stage)
         using = connection.alias
         with transaction.atomic(using=using, durable=True), connection.cursor() as cursor:
             if connection.vendor == "mysql":
                 return self._change_picked(cursor, stage, parameters, archive)
+            chosen = self._due(stage)
             if connection.vendor == "postgresql":
                 # The row lock keeps the row in its place, and places are found faster than ids.
                 chosen = (
                     f"ctid = ANY(ARRAY(SELECT ctid FROM {_TABLE} WHERE {chosen}"
                     f" FOR UPDATE SKIP LOCKED)) AND {stage.due}"
                 )
-            returning = f" RETURNING {self._columns()}" if archive is not None else ""
-            cursor.execute(f"{stage.change} WHERE {chosen}{returning}", parameters)
-            if archive is None:
+            change = f"{stage.change} WHERE {chosen}"
+            dependent = self._dependent if stage.deletes else []
+            if archive is None and not dependent:
+                cursor.execute(change, parameters)
                 return int(cursor.rowcount)
-            return _keep(archive, cursor.fetchall())
+            returned = self._returned(archive)
+            change = f"{change} RETURNING {returned}"
+            if connection.vendor == "postgresql":
+                change = _with_dependent(change, dependent, returned)
+            cursor.execute(change, parameters)
+            rows = cursor.fetchall()
+            if connection.vendor == "sqlite":
+                _delete_dependent(cursor, dependent, rows)
+            _keep(archive, rows)
+            return len(rows)
 
     def _change_picked(
         self, cursor: CursorWrapper, stage: Stage, parameters: Any, archive: Archive | None
@@ -146,18 +166,19 @@ class Windows:
         """MariaDB and MySQL can neither skip locked rows in a DELETE nor all return them."""
         skip = " SKIP LOCKED" if self._connection.features.has_select_for_update_skip_locked else ""
         cursor.execute(
-            f"SELECT {'id' if archive is None else self._columns()} FROM {_TABLE}"
-            f"{self._dialect.index} WHERE {self._due(stage)} FOR UPDATE{skip}",
+            f"SELECT {self._returned(archive)} FROM {_TABLE}{self._dialect.index}"
+            f" WHERE {self._due(stage)} FOR UPDATE{skip}",
             parameters,
         )
         rows = cursor.fetchall()
         if not rows:
             return 0
-        if archive is not None:
-            _keep(archive, rows)
-        ids = ", ".join(str(int(row[0])) for row in rows)
-        cursor.execute(f"{stage.change} WHERE id IN ({ids}) AND {stage.due}", parameters)
-        return int(cursor.rowcount)
+        _keep(archive, rows)
+        cursor.execute(f"{stage.change} WHERE id IN ({_ids(rows)}) AND {stage.due}", parameters)
+        changed = int(cursor.rowcount)
+        if stage.deletes:
+            _delete_dependent(cursor, self._dependent, rows)
+        return changed
 
     def _due(self, stage: Stage) -> str:
         return f"{self._dialect.window} AND {stage.due}{self._scoped}"
@@ -165,7 +186,9 @@ class Windows:
     def _parameters(self, start: Position, end: Position) -> dict[str, Any]:
         return _between(start, end) | self._scope | {"now": self._now}
 
-    def _columns(self) -> str:
+    def _returned(self, archive: Archive | None) -> str:
+        if archive is None:
+            return "id"
         return ", ".join(self._connection.ops.quote_name(name) for name in _COLUMNS)
 
 
@@ -173,6 +196,25 @@ def _between(start: Position, end: Position) -> dict[str, Any]:
     return {"at": start[0], "at_id": start[1], "to": end[0], "to_id": end[1]}
 
 
-def _keep(archive: Archive, rows: list[tuple[Any, ...]]) -> int:
-    archive.write(dict(zip(_COLUMNS, row, strict=True)) for row in rows)
-    return len(rows)
+def _with_dependent(change: str, tables: list[str], returned: str) -> str:
+    """The same in one statement with the jobs and steps of what it deletes."""
+    # An array, because the planner would take the few rows that it expects for a nested loop.
+    gone = "record_id = ANY(ARRAY(SELECT id FROM gone))"
+    deletions = "".join(f", {table}s AS (DELETE FROM {table} WHERE {gone})" for table in tables)
+    return f"WITH gone AS ({change}){deletions} SELECT {returned} FROM gone"
+
+
+def _delete_dependent(
+    cursor: CursorWrapper, tables: list[str], rows: list[tuple[Any, ...]]
+) -> None:
+    for table in tables if rows else ():
+        cursor.execute(f"DELETE FROM {table} WHERE record_id IN ({_ids(rows)})")
+
+
+def _ids(rows: list[tuple[Any, ...]]) -> str:
+    return ", ".join(str(int(row[0])) for row in rows)
+
+
+def _keep(archive: Archive | None, rows: list[tuple[Any, ...]]) -> None:
+    if archive is not None:
+        archive.write(dict(zip(_COLUMNS, row, strict=True)) for row in rows)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from celery import Celery
-from kombu import Message, pools
+from kombu import pools
+from kombu.message import Message
 
 
 class Messages:
@@ -27,7 +28,7 @@ class Messages:
             self.app.connection_for_read() as connection,
             connection.SimpleQueue(queue or self._queue) as waiting,
         ):
-            message = waiting.get(block=False)
+            message: Message = waiting.get(block=False)
             message.ack()
         return message
 
@@ -44,10 +45,11 @@ class Messages:
 
 
 @pytest.fixture
-def messages() -> Iterator[Messages]:
+def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Messages]:
     """The messages of one test, sent by a real application over a transport of Celery's own."""
     queue = f"test-{uuid.uuid4()}"
-    with Celery(queue, broker="memory://") as app:
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")  # outranks what an application is given
+    with Celery(queue) as app:
         app.conf.task_default_queue = queue
         app.set_default()
         try:
