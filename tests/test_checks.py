@@ -1,12 +1,18 @@
 """Each system check fires where it should, is silent where it should not, and never crashes."""
 
+import os
 import re
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery, _state
 from django.apps import apps
 from django.core.checks import CheckMessage, Tags, run_checks
 from django.db import OperationalError, connection, connections
@@ -25,8 +31,9 @@ from idempotency.checks.rules import RULES
 from idempotency.checks.settings import KNOWN
 from idempotency.decorators import idempotent_view
 from idempotency.layers import ledger
-from idempotency.policy import Policy
+from idempotency.policy import SHORTEST_LEASE, Policy
 from idempotency.views import IdempotencyMixin
+from tests.worked.messages import Messages
 
 REDIS = {
     "BACKEND": "django_redis.cache.RedisCache",
@@ -92,6 +99,13 @@ def test_no_id_stands_for_two_things() -> None:
     assert all(re.fullmatch(r"idempotency\.E0\d\d", number) for number in rules)
 
 
+def test_no_id_is_given_twice_in_the_sources() -> None:
+    sources = Path(checks.__file__).parent.glob("*.py")
+    ids = re.findall(r'"(idempotency\.[EW]\d{3})"', "".join(map(Path.read_text, sources)))
+    assert len(ids) > len(RULES)
+    assert [number for number, times in Counter(ids).items() if times > 1] == []
+
+
 def test_nothing_static_asks_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*args: Any) -> None:
         pytest.fail("a check went to the network")
@@ -127,6 +141,7 @@ WRONG: dict[str, list[Any]] = {
     "IDEMPOTENCY_MAX_WAITERS": [-1, 1.5, "4", True],
     "IDEMPOTENCY_MAX_BODY": [-1, "1 MiB", None],
     "IDEMPOTENCY_PREFIX": ["", "a{b}", "a b", "a\n", None, "\xe9"],
+    "IDEMPOTENCY_LEASE": [0, 0.5, -60, "60", None, True, timedelta(days=25), float("nan")],
 }
 
 
@@ -158,6 +173,7 @@ RIGHT: dict[str, list[Any]] = {
     "IDEMPOTENCY_MAX_WAITERS": [0, 16],
     "IDEMPOTENCY_MAX_BODY": [0, 10_000_000],
     "IDEMPOTENCY_PREFIX": ["shop:v2"],
+    "IDEMPOTENCY_LEASE": [SHORTEST_LEASE, 90.5, timedelta(days=24)],
 }
 
 
@@ -590,6 +606,176 @@ def test_other_views_are_no_matter(settings: Any) -> None:
         path("plain/", lambda request: HttpResponse()), path("drf/", APIView.as_view())
     )
     assert found() == set()
+
+
+# Leases and jobs
+
+
+class Leased(Guarded):
+    idempotency_policy = Policy(execution="leased")
+
+
+class StartsJobs(Guarded):
+    idempotency_policy = Policy(execution="job")
+
+
+def job_project(*more: Any) -> Any:
+    """A URL configuration with a view that starts jobs, and whatever else it has."""
+    return urls(path("jobs/", StartsJobs.as_view()), *more)
+
+
+WITH_DOCUMENTS = path("idempotency/", include("idempotency.urls"))
+
+
+@pytest.fixture
+def no_celery_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has imported none; other tests of this one have left theirs."""
+    monkeypatch.setattr(_state, "default_app", None)
+    monkeypatch.setattr(_state._tls, "current_app", None)
+
+
+@pytest.mark.vendors("postgresql", "mysql")
+def test_a_project_with_jobs_that_has_all_they_need_hears_nothing(
+    settings: Any, messages: Messages
+) -> None:
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS, path("leased/", Leased.as_view()))
+    assert found() == set()
+
+
+@pytest.mark.parametrize("view", [Leased, StartsJobs])
+def test_sqlite_keeps_no_leases(
+    settings: Any, database: Callable[..., None], messages: Messages, view: Any
+) -> None:
+    settings.ROOT_URLCONF = urls(path("", view.as_view()), WITH_DOCUMENTS)
+    database("sqlite")
+    assert found() == {"E025"}
+    assert f"{__name__}.{view.__name__}" in message("E025")
+    database("mysql")
+    assert found() == set()
+
+
+def test_atomic_executions_may_be_on_sqlite(settings: Any, database: Callable[..., None]) -> None:
+    settings.ROOT_URLCONF = routed(Guarded)
+    database("sqlite")
+    assert found() == set()
+
+
+def test_the_database_of_the_policy_counts_for_leases(
+    settings: Any, database: Callable[..., None]
+) -> None:
+    class Elsewhere(Guarded):
+        idempotency_policy = Policy(execution="leased", using="default")
+
+    database("sqlite")
+    settings.DATABASE_ROUTERS = [f"{__name__}.Nowhere"]
+    settings.ROOT_URLCONF = routed(Leased)
+    assert "E025" not in found()
+    settings.ROOT_URLCONF = routed(Elsewhere)
+    assert "E025" in found()
+
+
+def test_jobs_want_celery(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "celery", None)
+    settings.ROOT_URLCONF = urls(path("", Leased.as_view()))
+    assert "E026" not in found(include_deployment_checks=True)
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS)
+    assert found(include_deployment_checks=True) == {"E026"}
+    assert f"{__name__}.StartsJobs" in message("E026")
+
+
+def test_jobs_want_their_documents_served(settings: Any, messages: Messages) -> None:
+    settings.ROOT_URLCONF = job_project()
+    assert "W014" in found()
+    settings.ROOT_URLCONF = job_project(path("deep/", include([WITH_DOCUMENTS])))
+    assert "W014" not in found()
+
+
+def test_jobs_are_not_for_eager_tasks(settings: Any, messages: Messages) -> None:
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS)
+    messages.app.conf.task_always_eager = True
+    assert found() == {"W015"}
+    settings.DEBUG = True
+    assert found() == set()
+
+
+def test_eager_tasks_are_found_by_djangos_setting(
+    settings: Any, no_celery_application: None
+) -> None:
+    settings.CELERY_TASK_ALWAYS_EAGER = True
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS)
+    app = Celery("project")
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    assert found() == {"W015"}
+
+
+def test_jobs_want_a_celery_application(settings: Any, no_celery_application: None) -> None:
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS)
+    assert found(include_deployment_checks=True) == {"W016"}
+    Celery("project")
+    assert found() == set()
+
+
+def test_celerys_own_application_will_do_where_it_is_configured(
+    settings: Any,
+    no_celery_application: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS)
+    Path(tmp_path, "celeryconfig_of_a_test.py").write_text("broker_url = 'memory://'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CELERY_CONFIG_MODULE", "celeryconfig_of_a_test")
+    assert found() == set()
+
+
+def test_a_broken_celery_application_never_crashes_a_check(
+    settings: Any, no_celery_application: None
+) -> None:
+    settings.ROOT_URLCONF = job_project(WITH_DOCUMENTS)
+    Celery("project").config_from_object("no.such.module")
+    assert found(include_deployment_checks=True) == set()
+
+
+SWEPT = {"beat_schedule": {"sweep": {"task": "idempotency.recover", "schedule": 30.0}}}
+
+
+@pytest.mark.parametrize(
+    ("conf", "packages", "ids"),
+    [
+        pytest.param(SWEPT, None, set(), id="as every project does it"),
+        pytest.param(SWEPT, ["tests.app"], {"W017"}, id="other packages only"),
+        pytest.param(SWEPT | {"include": ["idempotency.tasks"]}, [], set(), id="included"),
+        pytest.param({}, None, {"W018"}, id="no schedule"),
+        pytest.param(
+            {"beat_schedule": {"other": {"task": "other"}}}, None, {"W018"}, id="no sweep"
+        ),
+        pytest.param(
+            {"beat_scheduler": "project.Scheduler"}, None, set(), id="scheduled elsewhere"
+        ),
+        pytest.param({"include": ["no.such.module"]}, None, set(), id="workers do not start"),
+    ],
+)
+def test_workers_must_know_jobs_and_somebody_must_sweep(
+    conf: dict[str, Any], packages: list[str] | None, ids: set[str]
+) -> None:
+    """In a process of its own, since this one has loaded what a worker may not."""
+    program = f"""
+from celery import Celery
+from django.core.management import execute_from_command_line
+app = Celery("project", broker="memory://")
+app.conf.update({conf!r})
+if {packages!r} != []:
+    app.autodiscover_tasks({packages!r})
+execute_from_command_line(["manage.py", "check", "--deploy", "--tag", "idempotency"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.served.settings"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(re.findall(r"idempotency\.(W01[4-9])", done.stderr)) == ids
 
 
 # What the settings above name

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from idempotency.policy import RETRY_STATUSES, Policy, guessable
+from idempotency.policy import RETRY_STATUSES, SHORTEST_LEASE, Policy, guessable
 
 UUID = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 
@@ -46,6 +46,16 @@ UUID = "8e03978e-40d5-43e8-bc93-6894a57f9324"
         ("ignore_fields", {""}),
         ("ignore_fields", {1}),
         ("ignore_fields", None),
+        ("execution", "celery"),
+        ("execution", None),
+        ("on_abandoned", "fail"),
+        ("on_abandoned", None),
+        ("lease", 0),
+        ("lease", SHORTEST_LEASE - 0.001),
+        ("lease", timedelta(seconds=-60)),
+        ("lease", "60"),
+        ("lease", True),
+        ("lease", float("inf")),
     ],
 )
 def test_a_bad_value_is_refused_when_the_policy_is_made_and_names_its_field(field, value):
@@ -58,6 +68,30 @@ def test_an_error_that_asks_for_a_retry_cannot_be_remembered(status):
     """It would lock its sender out for a day."""
     with pytest.raises(ValueError, match=str(status)):
         Policy(remember_errors={402, status})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"execution": "celery"}, "one of 'atomic', 'leased', 'job'"),
+        ({"on_abandoned": "fail"}, "one of 'retry', 'hold'"),
+        ({"execution": None}, "no setting stands behind it"),
+        ({"on_abandoned": None}, "no setting stands behind it"),
+        ({"lease": 0.5}, "has to outlast a renewal"),
+        ({"on_abandoned": "hold"}, "needs execution='leased' or 'job'"),
+        ({"on_abandoned": "hold", "execution": "atomic"}, "needs execution='leased' or 'job'"),
+    ],
+    ids=str,
+)
+def test_the_message_says_what_would_do(values, message):
+    with pytest.raises(ValueError, match=message):
+        Policy(**values)
+
+
+@pytest.mark.parametrize("execution", ["leased", "job"])
+def test_what_leaves_something_behind_may_be_held(execution):
+    terms = Policy(execution=execution, on_abandoned="hold").resolve()
+    assert (terms.execution, terms.on_abandoned) == (execution, "hold")
 
 
 def test_fields_are_given_by_name():
@@ -103,6 +137,18 @@ def test_durations_are_kept_as_timedeltas(field, given, kept):
     assert getattr(Policy(**{field: given}), field) == kept
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (SHORTEST_LEASE, timedelta(seconds=SHORTEST_LEASE)),
+        (90, timedelta(seconds=90)),
+        (timedelta(minutes=5), timedelta(minutes=5)),
+    ],
+)
+def test_so_is_a_lease_that_is_long_enough(given, kept):
+    assert Policy(lease=given).lease == kept
+
+
 @pytest.mark.parametrize("field", ["wait_timeout", "tombstone"])
 def test_no_wait_and_no_tombstone_are_possible(field):
     nothing: dict[str, Any] = {field: 0}
@@ -118,6 +164,7 @@ def test_the_defaults():
     assert (terms.wait_timeout, terms.ttl, terms.tombstone) == (10, 86400, 86400)
     assert (terms.key_format, terms.mode) == ("any", "enforce")
     assert (terms.remember_errors, terms.ignore_fields) == (frozenset(), frozenset())
+    assert (terms.execution, terms.on_abandoned, terms.lease) == ("atomic", "retry", 60)
 
 
 OTHER = {
@@ -129,6 +176,7 @@ OTHER = {
     "tombstone": 60,
     "key_format": "uuid",
     "mode": "observe",
+    "lease": 2.5,
 }
 
 

@@ -58,17 +58,19 @@ def check_server(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
     return messages
 
 
+def connection_of(using: str | None) -> BaseDatabaseWrapper | None:
+    """The connection that holds a policy's records; `None` where routers or settings are broken."""
+    try:
+        return connections[ledger.alias(using)]
+    except Exception:  # noqa: BLE001 - routers are the project's own code
+        return None
+
+
 def _ours() -> list[BaseDatabaseWrapper]:
     """The connections that hold records: the router's choice, and each named by a policy."""
     names = {None, *(view.declared.policy.using for view in protected_views())}
-    found: dict[str, BaseDatabaseWrapper] = {}
-    for name in names:
-        try:
-            connection = connections[ledger.alias(name)]
-        except Exception:  # noqa: BLE001, S112 - routers are the project's own code
-            continue
-        found[connection.alias] = connection
-    return list(found.values())
+    known = (connection_of(name) for name in names)
+    return list({each.alias: each for each in known if each is not None}.values())
 
 
 def _configured(connection: BaseDatabaseWrapper) -> list[CheckMessage]:

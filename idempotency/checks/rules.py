@@ -10,7 +10,7 @@ from django.conf import settings
 
 from idempotency.conf import seconds
 from idempotency.keys import SCOPE_HEADER
-from idempotency.policy import KEY_FORMATS, RETRY_STATUSES
+from idempotency.policy import KEY_FORMATS, RETRY_STATUSES, SHORTEST_LEASE
 
 #: Seconds. PostgreSQL's and Redis's milliseconds have 31 bits: 24 days.
 _LONGEST_LOCK = 24 * 86400
@@ -206,5 +206,12 @@ RULES: Final = (
         _prefix,
         "a non-empty string of printable ASCII without spaces and braces",
         "Braces would choose the slot in a Redis cluster. Letters, digits and : will do.",
+    ),
+    Rule(
+        "idempotency.E024",
+        "IDEMPOTENCY_LEASE",
+        lasts(SHORTEST_LEASE, _LONGEST_LOCK),
+        f"{_DURATION}, from {SHORTEST_LEASE:g} second to 24 days",
+        "It is renewed each third of that, and a crash costs all of it: 60 seconds.",
     ),
 )
