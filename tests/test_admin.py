@@ -1,7 +1,8 @@
-"""The read-only admin of records: what it shows, what it hides, and what it asks the database."""
+"""The read-only admin of records and jobs: what it shows, what it hides, and what it asks the
+database."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,13 +10,18 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
+from django.utils.formats import date_format
+from django.utils.html import escape
+from django.utils.timezone import localtime
 
-from idempotency import admin as records_admin
-from idempotency.models import IdempotencyRecord
-from tests.factories import RecordFactory, UserFactory
+from idempotency.admin import IdempotencyRecordAdmin, JobAdmin, lists, related
+from idempotency.admin.stages import STAGES
+from idempotency.models import IdempotencyRecord, Job, JobStatus
+from tests.factories import JobFactory, RecordFactory, StepFactory, UserFactory, from_now
 
 LIST = "admin:idempotency_idempotencyrecord_changelist"
+JOBS = "admin:idempotency_job_changelist"
 
 pytestmark = pytest.mark.django_db
 
@@ -33,14 +39,30 @@ def viewer(client: Client, staff: User) -> Client:
     return client
 
 
+@pytest.fixture
+def job_viewer(client: Client, staff: User) -> Client:
+    staff.user_permissions.add(Permission.objects.get(codename="view_job"))
+    return client
+
+
 def keys(client: Client, **query: str) -> list[str]:
     response = client.get(reverse(LIST), query)
     assert response.status_code == 200
     return [record.key for record in response.context["cl"].result_list]
 
 
-def detail(client: Client, record: IdempotencyRecord) -> str:
-    url = reverse("admin:idempotency_idempotencyrecord_change", args=[record.pk])
+def jobs(client: Client, **query: str) -> list[Job]:
+    response = client.get(reverse(JOBS), query)
+    assert response.status_code == 200
+    return list(response.context["cl"].result_list)
+
+
+def url_of(row: IdempotencyRecord | Job) -> str:
+    return reverse(f"admin:idempotency_{row._meta.model_name}_change", args=[row.pk])
+
+
+def detail(client: Client, row: IdempotencyRecord | Job) -> str:
+    url = url_of(row)
     response = client.get(url)
     assert response.status_code == 200
     return response.content.decode()
@@ -50,20 +72,29 @@ def detail(client: Client, record: IdempotencyRecord) -> str:
 
 
 def test_without_the_view_permission_nothing_is_shown(client: Client, staff: User) -> None:
-    record = RecordFactory.create()
-    assert client.get(reverse(LIST)).status_code == 403
-    url = reverse("admin:idempotency_idempotencyrecord_change", args=[record.pk])
-    assert client.get(url).status_code == 403
+    job = JobFactory.create()
+    for url in (reverse(LIST), reverse(JOBS), url_of(job), url_of(job.record)):
+        assert client.get(url).status_code == 403
 
 
-def test_not_even_a_superuser_can_add_change_or_delete(admin_client: Client) -> None:
-    record = RecordFactory.create()
-    assert admin_client.get(reverse(LIST.replace("changelist", "add"))).status_code == 403
-    for page in ("change", "delete"):
-        url = reverse(LIST.replace("changelist", page), args=[record.pk])
-        assert admin_client.post(url, {"key": "other"}).status_code == 403
-    admin_client.post(reverse(LIST), {"action": "delete_selected", "_selected_action": record.pk})
-    assert IdempotencyRecord.objects.get().key == record.key
+def test_who_may_view_records_may_not_yet_view_jobs(viewer: Client) -> None:
+    job = JobFactory.create(failed=True)
+    assert viewer.get(url_of(job.record)).status_code == 200
+    assert viewer.get(url_of(job)).status_code == 403
+
+
+@pytest.mark.parametrize("model", ["record", "job"])
+def test_not_even_a_superuser_can_add_change_or_delete(admin_client: Client, model: str) -> None:
+    job = JobFactory.create(failed=True)
+    row, page = (job, JOBS) if model == "job" else (job.record, LIST)
+    before = vars(type(row).objects.get())
+    assert admin_client.get(reverse(page.replace("changelist", "add"))).status_code == 403
+    for other in ("change", "delete"):
+        url = reverse(page.replace("changelist", other), args=[row.pk])
+        assert admin_client.post(url, {"key": "other", "status": "queued"}).status_code == 403
+    admin_client.post(reverse(page), {"action": "delete_selected", "_selected_action": row.pk})
+    kept = vars(type(row).objects.get())
+    assert kept | {"_state": None} == before | {"_state": None}
 
 
 # The list
@@ -75,29 +106,51 @@ def test_the_list_is_newest_first_whatever_the_url_asks(viewer: Client) -> None:
     assert keys(viewer) == keys(viewer, o="2") == ["a", "c", "b"]
 
 
-@pytest.mark.parametrize(
-    ("stage", "key"),
-    [("replayable", "live"), ("tombstone", "tombstone"), ("forgotten", "forgotten")],
-)
-def test_the_state_is_told_from_the_times(viewer: Client, stage: str, key: str) -> None:
-    RecordFactory.create(key="live")
-    RecordFactory.create(key="tombstone", tombstone=True)
-    RecordFactory.create(key="forgotten", forgotten=True)
-    assert keys(viewer, stage=stage) == [key]
-    shown = detail(viewer, IdempotencyRecord.objects.get(key=key))
-    assert f'<div class="readonly">{stage}</div>' in shown
+#: A record in each stage.
+IN_STAGE: dict[str, dict[str, Any]] = {
+    "running": {"leased": True},
+    "lapsed": {"lapsed": True},
+    "job": {"pending": True, "lease_until": from_now(seconds=-1)},  # the job's page tells
+    "released": {"released": True},
+    "abandoned": {"abandoned": True},
+    "unknown": {"unknown": True},
+    "replayable": {},
+    "tombstone": {"tombstone": True},
+    "forgotten": {"forgotten": True},
+}
+
+
+def test_every_stage_is_tested() -> None:
+    assert set(IN_STAGE) == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", IN_STAGE)
+def test_the_stage_is_told_from_state_and_times(viewer: Client, stage: str) -> None:
+    for name, traits in IN_STAGE.items():
+        RecordFactory.create(key=name, **traits)
+    assert keys(viewer, stage=stage) == [stage]
+    shown = detail(viewer, IdempotencyRecord.objects.get(key=stage))
+    assert f'<div class="readonly">{STAGES[stage].label}</div>' in shown
+    assert escape(str(STAGES[stage].meaning)) in shown
+
+
+@pytest.mark.parametrize("state", ["released", "abandoned"])
+def test_what_was_given_back_is_forgotten_in_time(viewer: Client, state: str) -> None:
+    record = RecordFactory.create(**{state: True}, age=timedelta(hours=49))
+    assert keys(viewer, stage=state) == []
+    assert keys(viewer, stage="forgotten") == [record.key]
 
 
 def test_an_unsettled_record_is_running(viewer: Client) -> None:
     record = RecordFactory.create(running=True, purge_at=None)
     assert '<div class="readonly">running</div>' in detail(viewer, record)
-    assert keys(viewer) == [record.key]
+    assert keys(viewer) == keys(viewer, stage="running") == [record.key]
 
 
 def test_operations_are_those_of_the_newest_records(
     viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records_admin, "LIMIT", 2)
+    monkeypatch.setattr(lists, "LIMIT", 2)
     RecordFactory.create(operation="old.View.create")
     RecordFactory.create(key="one", operation="shop.View.create")
     RecordFactory.create(key="two", operation="bill.View.create")
@@ -115,7 +168,7 @@ def test_filters_combine_with_each_other_and_with_a_search(
     RecordFactory.create(key="other", forgotten=True, operation="b.View.create", scope="user:2/b")
     RecordFactory.create(key="new", operation="a.View.create")
     assert keys(viewer, stage="forgotten", operation="a.View.create") == ["old"]
-    monkeypatch.setattr(records_admin, "LIMIT", 1)
+    monkeypatch.setattr(lists, "LIMIT", 1)
     assert keys(viewer, stage="forgotten", q="=old") == ["old"]
     assert keys(viewer, operation="b.View.create", q="user:2/") == ["other"]
 
@@ -147,7 +200,7 @@ def test_a_search_takes_a_whole_key_or_the_beginning_of_a_scope(
 def test_nothing_is_counted_beyond_the_limit(
     viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records_admin, "LIMIT", 3)
+    monkeypatch.setattr(lists, "LIMIT", 3)
     RecordFactory.create_batch(5)
     changes = viewer.get(reverse(LIST)).context["cl"]
     assert (changes.result_count, changes.full_result_count) == (3, None)
@@ -160,6 +213,7 @@ def test_nothing_is_counted_beyond_the_limit(
         ({}, 7),
         # and the ids that bound the answer
         ({"stage": "tombstone"}, 8),
+        ({"stage": "unknown"}, 8),
         ({"operation": "shop.OrderViewSet.create"}, 8),
         ({"q": "=mine"}, 8),
         # the scopes' ids, and whether any is left of them
@@ -174,10 +228,11 @@ def test_a_list_costs_a_fixed_number_of_queries(
     django_assert_num_queries: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(records_admin.IdempotencyRecordAdmin, "list_per_page", 5)
+    monkeypatch.setattr(IdempotencyRecordAdmin, "list_per_page", 5)
     RecordFactory.create(key="mine")
     RecordFactory.create_batch(20)
     RecordFactory.create_batch(20, tombstone=True)
+    RecordFactory.create_batch(20, unknown=True)
     with django_assert_num_queries(queries) as captured:
         viewer.get(reverse(LIST), query)
     asked = [query["sql"] for query in captured if "idempotency_record" in query["sql"]]
@@ -224,9 +279,206 @@ def test_the_detail_page_tells_that_a_reply_was_not_kept(viewer: Client) -> None
     assert "not kept" in detail(viewer, RecordFactory.create(tombstone=True, body=None, headers=""))
 
 
-def test_the_detail_page_costs_one_query_of_ours(
+def test_the_detail_page_shows_the_lease(viewer: Client) -> None:
+    until = datetime(2030, 2, 3, 4, 5, tzinfo=UTC)
+    page = detail(viewer, RecordFactory.create(leased=True, lease_until=until, holds=True))
+    assert date_format(localtime(until), "DATETIME_FORMAT") in page
+    assert 'alt="True"' in page
+
+
+def test_the_detail_page_links_to_the_job(viewer: Client) -> None:
+    job = JobFactory.create(running=True)
+    JobFactory.create()
+    page = detail(viewer, job.record)
+    assert f'<a href="{url_of(job)}">running: {job.pk}</a>' in page
+    assert page.count("/idempotency/job/") == 1
+    assert "/idempotency/job/" not in detail(viewer, RecordFactory.create())
+
+
+def test_a_site_without_jobs_still_names_them(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = JobFactory.create()
+
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise NoReverseMatch
+
+    monkeypatch.setattr(related, "reverse", refuse)
+    assert f"queued: {job.pk}" in detail(viewer, job.record)
+
+
+def test_both_pages_show_the_steps_but_not_their_results(viewer: Client, staff: User) -> None:
+    staff.user_permissions.add(Permission.objects.get(codename="view_job"))
+    job = JobFactory.create(running=True)
+    StepFactory.create(record=job.record, position=0, name="charge", result='"secret"')
+    StepFactory.create(record=job.record, position=1, name="<b>", attempt=7)
+    StepFactory.create(name="another")
+    for row in (job, job.record):
+        page = detail(viewer, row)
+        assert page.index("<td>2</td><td>&lt;b&gt;</td><td>7</td>") < page.index(
+            f"<td>1</td><td>charge</td><td>{job.record.attempt}</td>"
+        )
+        assert "secret" not in page
+        assert "another" not in page
+
+
+def test_of_many_steps_the_last_are_shown(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(related, "LIMIT", 2)
+    record = RecordFactory.create(leased=True)
+    for position in range(3):
+        StepFactory.create(record=record, position=position, name=f"step.{position}")
+    page = detail(viewer, record)
+    assert [f"step.{number}" in page for number in range(3)] == [False, True, True]
+
+
+def test_the_detail_page_costs_three_queries_of_ours(
     viewer: Client, django_assert_num_queries: Any
 ) -> None:
     record = RecordFactory.create(age=timedelta(hours=1))
-    with django_assert_num_queries(5):  # session, user, permissions (2), the record
+    with django_assert_num_queries(7):  # session, user, permissions (2), the record, job, steps
         detail(viewer, record)
+
+
+# Jobs
+
+
+def test_jobs_are_newest_first_whatever_the_url_asks(job_viewer: Client) -> None:
+    made = JobFactory.create_batch(3)
+    assert jobs(job_viewer) == jobs(job_viewer, o="2") == made[::-1]
+
+
+IN_STATUS: dict[str, dict[str, Any]] = {
+    "queued": {},
+    "running": {"running": True},
+    "succeeded": {"succeeded": True},
+    "failed": {"failed": True},
+    "cancelled": {"cancelled": True},
+}
+
+
+def test_every_status_is_tested() -> None:
+    assert set(IN_STATUS) == set(JobStatus.values)
+
+
+@pytest.mark.parametrize("status", IN_STATUS)
+def test_jobs_are_filtered_by_status(job_viewer: Client, status: str) -> None:
+    made = {name: JobFactory.create(**traits) for name, traits in IN_STATUS.items()}
+    assert jobs(job_viewer, status=status) == [made[status]]
+
+
+def test_a_held_job_is_among_the_failed(job_viewer: Client) -> None:
+    held = JobFactory.create(held=True)
+    assert jobs(job_viewer, status="failed") == [held]
+
+
+def test_an_old_job_that_is_under_way_is_found(
+    job_viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many have come and gone since."""
+    monkeypatch.setattr(lists, "LIMIT", 2)
+    old = JobFactory.create(running=True, task="old.task")
+    JobFactory.create_batch(3, succeeded=True)
+    assert jobs(job_viewer, status="running") == [old]
+    assert jobs(job_viewer, status="running", task="old.task") == [old]
+    assert jobs(job_viewer, task="old.task") == []
+    assert len(jobs(job_viewer, status="succeeded")) == 2
+
+
+def test_tasks_are_those_of_the_newest_jobs(job_viewer: Client) -> None:
+    one, other = JobFactory.create(task="shop.pack"), JobFactory.create(task="shop.send")
+    page = job_viewer.get(reverse(JOBS)).content.decode()
+    assert "task=shop.pack" in page
+    assert jobs(job_viewer, task="shop.send") == [other]
+    assert jobs(job_viewer, task="shop.pack", status="queued") == [one]
+
+
+def test_a_job_is_found_by_its_whole_id(job_viewer: Client) -> None:
+    job, _other = JobFactory.create(), JobFactory.create()
+    assert jobs(job_viewer, q=str(job.pk)) == jobs(job_viewer, q=job.pk.hex.upper()) == [job]
+    for term in (str(job.pk)[:8], job.task, job.record.key, "%", "\N{SNOWMAN}"):
+        assert jobs(job_viewer, q=term) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "queries"),
+    [
+        # Session, user and permissions (2), the tasks, a bounded count, the page.
+        ({}, 7),
+        ({"q": "0b1f9a52-6f3c-4a8e-9a35-3f6f5f1f2a10"}, 7),
+        # and the ids that bound the answer
+        ({"status": "failed"}, 8),
+        ({"status": "running"}, 8),
+        ({"task": "tests.import_section"}, 8),
+    ],
+    ids=str,
+)
+def test_a_list_of_jobs_costs_a_fixed_number_of_queries(
+    job_viewer: Client,
+    query: dict[str, str],
+    queries: int,
+    django_assert_num_queries: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(JobAdmin, "list_per_page", 5)
+    JobFactory.create_batch(10)
+    JobFactory.create_batch(10, failed=True)
+    with django_assert_num_queries(queries) as captured:
+        jobs(job_viewer, **query)
+    asked = [each["sql"] for each in captured if "idempotency_" in each["sql"]]
+    bounds = ("LIMIT", " IN (", f".{connection.ops.quote_name('id')} = ")
+    assert [sql for sql in asked if not any(bound in sql for bound in bounds)] == []
+    for column in ("arguments", "result", "traceback"):
+        assert not any(f".{connection.ops.quote_name(column)}" in sql for sql in asked)
+
+
+@pytest.mark.parametrize("lookup", ["traceback__contains", "arguments__contains", "record__key"])
+def test_the_url_cannot_ask_jobs_for_other_conditions(job_viewer: Client, lookup: str) -> None:
+    JobFactory.create()
+    assert job_viewer.get(reverse(JOBS), {lookup: "1"}).status_code == 400
+
+
+def test_a_job_tells_how_far_it_is_and_whose(job_viewer: Client) -> None:
+    job = JobFactory.create(
+        running=True, arguments='{"secret": 1}', record__key="<b>key</b>", resent=4
+    )
+    page = detail(job_viewer, job)
+    for shown in ("running", "tests.import_section", "3 of 10", str(job.pk)):
+        assert f'<div class="readonly">{shown}</div>' in page
+    assert "secret" not in page
+    assert "&lt;b&gt;key&lt;/b&gt;" in page
+    assert "<b>key</b>" not in page
+
+
+def test_a_job_links_to_its_record(job_viewer: Client) -> None:
+    job = JobFactory.create()
+    assert f'<a href="{url_of(job.record)}">' in detail(job_viewer, job)
+
+
+def test_a_job_whose_record_is_gone_can_still_be_looked_at(job_viewer: Client) -> None:
+    job = JobFactory.create()
+    IdempotencyRecord.objects.filter(pk=job.record.pk)._raw_delete("default")
+    assert "tests.import_section" in detail(job_viewer, job)
+    assert jobs(job_viewer) == [job]
+
+
+def test_a_failed_job_shows_why_and_no_result(job_viewer: Client) -> None:
+    job = JobFactory.create(
+        failed=True,
+        error_message="<b>No</b> seats",
+        traceback='Traceback:\n  File "a.py"\nKeyError: <x>',
+    )
+    page = detail(job_viewer, job)
+    assert "job_failed" in page
+    assert "&lt;b&gt;No&lt;/b&gt; seats" in page
+    assert "<pre>Traceback:\n  File &quot;a.py&quot;\nKeyError: &lt;x&gt;</pre>" in page
+    succeeded = detail(job_viewer, JobFactory.create(succeeded=True, result='{"secret": 1}'))
+    assert "secret" not in succeeded
+    assert "<pre>" not in succeeded
+
+
+def test_the_page_of_a_job_costs_three_queries_of_ours(
+    job_viewer: Client, django_assert_num_queries: Any
+) -> None:
+    job = JobFactory.create(failed=True)
+    with django_assert_num_queries(7):  # session, user, permissions (2), the job, record, steps
+        detail(job_viewer, job)
