@@ -24,7 +24,8 @@ def attempt(
         case "job":
             leases.check_vendor(operation.using)
             # Clients that ask how far a job is come far more often than those that start one.
-            pending = jobs.pending(operation.identity)
+            with execution.answering(operation.using, log):
+                pending = jobs.pending(operation.identity)
             outcome = pending or execution.attempt(operation, handler, on_error, log)
     if isinstance(outcome, InFlight | Attached) and outcome.fingerprint is not None:
         operation.refuse_mismatch(outcome.fingerprint)

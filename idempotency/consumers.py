@@ -120,7 +120,8 @@ def once(
                 answer: Any = protocol.run(asked, run, _forget)
             except (InProgress, Unavailable, KeyExpired) as refusal:
                 # No request begins or ends here, where Django would replace a broken connection.
-                connections[using].close_if_unusable_or_obsolete()
+                if not link.in_transaction(using=using):  # else it is a TestCase's
+                    connections[using].close_if_unusable_or_obsolete()
                 if refusal is not run.error and (task := _carried_out(consume)) is not None:
                     _settle(task, refusal, begun=run.begun)
                 raise

@@ -1,6 +1,6 @@
 """The execution that runs here: its claim, its transactions, and whether it still has its lease."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ class Execution:
     progress: tuple[int, int] | None = None
     #: The job that the handler has started.
     started: JobView | None = None
+    #: Sends its message after the commit; an undone savepoint takes it along.
+    message: Callable[[], None] | None = None
 
     def check(self) -> None:
         """Raises LeaseLost where somebody else has the key by now."""

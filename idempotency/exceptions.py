@@ -182,5 +182,7 @@ def for_client(error: BaseException) -> tuple[str, str] | None:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether an error says "no" on purpose, so that nothing is left unknown: DRF's exceptions, and
-    the two of Django's that DRF turns into its own."""
+    the two of Django's that DRF turns into its own. Unavailable says the opposite."""
+    if isinstance(error, Unavailable):
+        return False
     return isinstance(error, APIException | Http404 | PermissionDenied | JobFailed)

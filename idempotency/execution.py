@@ -14,9 +14,9 @@ from django.http.response import HttpResponseBase
 
 from idempotency import events, replies
 from idempotency.current import Execution, entered
-from idempotency.exceptions import LeaseLost, OutcomeUnknown, Unavailable
+from idempotency.exceptions import LeaseLost, OutcomeUnknown, StepChanged, Unavailable
 from idempotency.keys import running
-from idempotency.layers import ledger, link
+from idempotency.layers import ledger, link, steps
 from idempotency.operation import Operation
 from idempotency.outcomes import (
     Abandoned,
@@ -112,6 +112,11 @@ def claim(operation: Operation, log: events.Reporter) -> Claimed | Refused:
     operation.refuse_mismatch(verdict.fingerprint)
     if verdict.held:
         raise OutcomeUnknown
+    if candidate.lease is None and steps.finished(verdict.record_id, using=using):
+        raise StepChanged(
+            "An earlier attempt under this key has done steps, which an atomic execution would do"
+            " again: the policy has changed since. Give it back its policy, or settle the key."
+        )
     claimed = ledger.take_over(candidate, verdict, using=using)
     if claimed is None:
         return InFlight(fingerprint=verdict.fingerprint)
@@ -137,8 +142,9 @@ def _execute(
         log.record(why.event, why.detail)
         transaction.set_rollback(True, using=using)
         return Done(response, None)
-    if execution.started is not None:
+    if execution.started is not None and link.waits(execution.message, using=using):
         return Done(response, None)  # provisional: the job's end is the reply
+    execution.started = None  # none, or one that went with a savepoint of the handler's
     reply = replies.capture(response)
     stored = ledger.finish(execution.claimed, operation.candidate, reply, using=using)
     return Done(response, stored)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 logger: Final = logging.getLogger("idempotency")
 
@@ -42,8 +43,7 @@ class Heartbeat:
         self.lost = False
 
     def __enter__(self) -> Self:
-        self._renewed = time.monotonic()
-        self._beat = self._renewed + self._lease / BEATS
+        self._beat = time.monotonic() + self._lease / BEATS
         self._thread.start()
         return self
 
@@ -65,11 +65,12 @@ class Heartbeat:
             self._changed.notify()
 
     def _run(self) -> None:
+        connections[self._using] = _outside_the_pool(self._using)
         try:
             while (report := self._pause()) is not _END:
                 try:
                     self._act(report)
-                except (DatabaseError, InterfaceError) as error:
+                except Exception as error:  # noqa: BLE001 - a beat that fails is not the last one
                     logger.warning("idempotency heartbeat failed: %s", type(error).__name__)
                     connections[self._using].close()
         finally:
@@ -96,13 +97,20 @@ class Heartbeat:
         if now >= self._beat:
             # Set first, so that a database that answers no more is asked at the same pace.
             self._beat = now + self._lease / BEATS
-            if self._renew():
-                self._renewed = now
-            else:
-                self.lost = True
+            self.lost = not self._renew()
+            if self.lost:
                 return
         if report is not None:
             report()
+
+
+def _outside_the_pool(using: str) -> BaseDatabaseWrapper:
+    """A connection of our own: handlers that have taken all of a pool's wait for their beats."""
+    wrapper = connections.create_connection(using)
+    given = wrapper.settings_dict["OPTIONS"]
+    options = {name: value for name, value in given.items() if name != "pool"}
+    wrapper.settings_dict = wrapper.settings_dict | {"OPTIONS": options}
+    return wrapper
 
 
 def _END() -> None:  # noqa: N802 - a mark, compared by identity

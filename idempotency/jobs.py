@@ -75,9 +75,8 @@ def start_job(task: Any, /, **arguments: Any) -> HttpResponse:
     )
     execution.started = jobs.add(execution.claimed, order, using=using)
     # Robust: work that is committed must not answer 500 because a broker is away.
-    transaction.on_commit(
-        partial(_publish, execution.started.id, name, using), using=using, robust=True
-    )
+    execution.message = partial(_publish, execution.started.id, name, using)
+    transaction.on_commit(execution.message, using=using, robust=True)
     return provisional_reply(execution.started, RETRY_AFTER)
 
 
@@ -134,11 +133,12 @@ class _RunningJob:
         """Say how far the job is; whoever asks for it sees that within a second or so.
 
         Written on another connection, so it shows before the job's own transaction commits.
-        Raises ValueError unless 0 <= done <= total, LookupError outside of a job, and LeaseLost
-        where it was cancelled or taken over.
+        Raises ValueError unless these are whole numbers and 0 <= done <= total, LookupError outside
+        of a job, and LeaseLost where it was cancelled or taken over.
         """
-        if not 0 <= done <= total:
-            raise ValueError(f"Progress is 0 <= done <= total, not {done} of {total}.")
+        whole = all(isinstance(number, int) for number in (done, total))
+        if not (whole and 0 <= done <= total < 2**63):
+            raise ValueError(f"Progress is whole numbers, 0 <= done <= total, not {done}/{total}.")
         execution = self._execution()
         execution.check()
         execution.progress = done, total

@@ -93,8 +93,7 @@ def _run(
     if why is None:
         return done
     log.record(why.event, why.detail)
-    # A server error that is returned is as deliberate as one raised; a broken transaction is not.
-    _leave(execution, certain=why.event == events.FAILED)
+    _leave(execution, certain=False)
     return Done(response, None)
 
 
@@ -132,6 +131,7 @@ def _leave(execution: Execution, *, certain: bool) -> None:
     candidate, using = execution.candidate, execution.using
     kept = candidate.ttl + candidate.tombstone
     with suppress(DatabaseError, InterfaceError):
+        link.mend(using=using)
         if candidate.holds and not certain:
             state = State.UNKNOWN
             report = events.OUTCOME_UNKNOWN

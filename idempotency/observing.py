@@ -8,6 +8,7 @@ from django.http.response import HttpResponseBase
 
 from idempotency import events, execution, replies
 from idempotency.attempts import attempt
+from idempotency.current import Execution, entered
 from idempotency.exceptions import InProgress, KeyExpired, KeyReused, OutcomeUnknown
 from idempotency.execution import Done, Handler
 from idempotency.keys import running
@@ -26,7 +27,10 @@ def observe(operation: Operation, handler: Handler, log: events.Reporter) -> Htt
         transaction.atomic(using=using, durable=True),
     ):
         verdict = ledger.claim(operation.candidate, using=using)
-        response = handler()
+        # A duplicate has no claim, and yet may ask for its attempt.
+        claimed = verdict if isinstance(verdict, Claimed) else Claimed(0, 1)
+        with entered(Execution(claimed, operation.candidate, using)):
+            response = handler()
         why = execution.undoing(response, using)
         if why is not None:
             log.record(why.event, why.detail)
@@ -43,9 +47,18 @@ def _observe_committed(
 ) -> HttpResponseBase:
     """The same for leases and jobs, whose claims are committed: a duplicate runs under a key of
     its own."""
+    began = False
+
+    def handle() -> HttpResponseBase:
+        nonlocal began
+        began = True
+        return handler()
+
     try:
-        outcome = attempt(operation, handler, _raise, log)
+        outcome = attempt(operation, handle, _raise, log)
     except (KeyReused, OutcomeUnknown) as refusal:
+        if began:  # it is the handler's own
+            raise
         log.record(events.OBSERVED, refusal.default_code)
     else:
         log.record(events.OBSERVED, _would_be(operation, outcome))

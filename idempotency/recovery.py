@@ -7,9 +7,8 @@ whatever it takes away.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -17,8 +16,9 @@ from django.db import transaction
 
 from idempotency import events
 from idempotency.conf import conf, seconds
-from idempotency.layers import jobs, leases, ledger
+from idempotency.layers import jobs, leases, ledger, lost
 from idempotency.layers.leases import Overdue
+from idempotency.layers.lost import Lost
 from idempotency.models import JobStatus, State
 from idempotency.outcomes import JobEnding
 from idempotency.worker import end_job, give_up
@@ -35,8 +35,8 @@ _CANCELLED: Final = JobEnding(
     JobStatus.CANCELLED, error_code="job_cancelled", error_message="The job was cancelled."
 )
 
-#: Sends a job's message: its id, its task's name, and the alias of its record.
-Publisher = Callable[..., None]
+#: Sends a job's message: its id, its task's name, and the alias of its record; False: it could not.
+Publisher = Callable[..., bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def recover(
     while True:
         with transaction.atomic(using=alias, durable=True):
             overdue = leases.due(batch_size, using=alias)
-            counted.update(_recover_one(row, publish, alias) for row in overdue)
+            counted.update(_recover_batch(overdue, publish, alias))
         batches += 1
         if len(overdue) < batch_size:
             break
@@ -94,28 +94,32 @@ def cancel(job_id: UUID, *, using: str) -> bool:
     return True
 
 
-def _recover_one(found: Overdue, publish: Publisher, using: str) -> str:
-    """What was done about a record that this transaction has locked: a field of Recovered."""
-    if not found.is_job:
-        return _recover_lease(found, using)
-    record_id = found.claimed.record_id
-    message = jobs.resend(record_id, using=using)
-    if message is not None:
-        _send_later(publish, *message, using)
-        _report(events.JOB_RESENT, found.operation)
-        return "resent"
-    view = jobs.of_record(record_id, using=using)
-    if view is None:  # its row was deleted, which must not stop the sweep: the key is abandoned
-        return _recover_lease(found, using)
-    taken = jobs.take(view.id, using=using)
+def _recover_batch(overdue: list[Overdue], publish: Publisher, using: str) -> Iterator[str]:
+    """What was done about each record, which this transaction has locked: a field of Recovered."""
+    record_ids = [found.claimed.record_id for found in overdue if found.is_job]
+    jobs_behind = lost.behind(record_ids, using=using)
+    again = []
+    for found in overdue:
+        job = jobs_behind.get(found.claimed.record_id)
+        if job is None:  # a request, or a job whose row was deleted: the key is abandoned
+            yield _recover_lease(found, using)
+        elif job.is_queued or not (found.holds or job.attempts >= jobs.MAX_ATTEMPTS):
+            again.append(job)
+            _send_later(publish, job.id, job.task, using)
+            _report(events.JOB_RESENT if job.is_queued else events.JOB_HANDED_BACK, found.operation)
+            yield "resent" if job.is_queued else "requeued"
+        else:
+            yield _end(job, found, using)
+    lost.send_again(again, using=using)
+
+
+def _end(job: Lost, found: Overdue, using: str) -> str:
+    """End a job that was lost too often, or leave it to an operator."""
+    taken = jobs.take(job.id, using=using)
     if taken is None:
-        raise AssertionError(f"record {record_id} is locked, and yet another's")
-    event = give_up(taken, taken.order.lease, _LOST, using=using)
-    if event == events.JOB_HANDED_BACK:
-        _report(event, found.operation)
-        _send_later(publish, view.id, view.task, using)
-        return "requeued"
-    held = event == events.OUTCOME_UNKNOWN
+        raise AssertionError(f"record {job.record_id} is locked, and yet another's")
+    held = give_up(taken, job.lease, _LOST, using=using) == events.OUTCOME_UNKNOWN
+    event = events.OUTCOME_UNKNOWN if held else events.JOB_ENDED
     _report(event, found.operation, "" if held else JobStatus.FAILED.value)
     return "held" if held else "failed"
 
@@ -130,7 +134,10 @@ def _recover_lease(found: Overdue, using: str) -> str:
 
 
 def _send_later(publish: Publisher, job_id: UUID, task: str, using: str) -> None:
-    send = partial(publish, job_id, task, using=using)
+    def send() -> None:
+        if publish(job_id, task, using=using) is False:
+            lost.unsent(job_id, using=using)
+
     transaction.on_commit(send, using=using, robust=True)
 
 

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from traceback import walk_tb
 from typing import Any, Final
 from uuid import UUID
 
-from celery import current_app, shared_task
+from celery import Task, current_app, shared_task
 from celery.exceptions import Retry, SoftTimeLimitExceeded
 
 from idempotency import recovery, worker
@@ -42,6 +43,13 @@ def purge(using: str | None = None, max_seconds: float | None = None) -> None:
     logger.debug("idempotency purge %s", asdict(done))
 
 
+def _retried(error: Exception) -> bool:
+    """Whether it comes out of `self.retry(exc=...)`: of a task that is called directly, Celery
+    raises the error that it was given."""
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_code is Task.retry.__code__ for frame, _ in frames)
+
+
 def _find(name: str) -> Callable[..., Any] | None:
     task = current_app.tasks.get(name)
     if task is None:
@@ -56,8 +64,9 @@ def _find(name: str) -> Callable[..., Any] | None:
             return task.run(**arguments)
         except SoftTimeLimitExceeded as error:
             raise worker.OutOfTime from error
-        except (Retry, *again) as error:
-            if isinstance(error, never) or is_refusal(error):
+        except Exception as error:
+            wanted = isinstance(error, (Retry, *again)) or _retried(error)
+            if not wanted or isinstance(error, never) or is_refusal(error):
                 raise
             raise worker.TryAgain from error
 

@@ -16,7 +16,7 @@ from idempotency import events
 from idempotency.documents import decode, encode
 from idempotency.exceptions import LeaseLost, StepChanged, StepMisplaced
 from idempotency.keys import derive_child_key, running
-from idempotency.layers import leases, steps
+from idempotency.layers import leases, link, steps
 from idempotency.layers.steps import FinishedStep
 from idempotency.outcomes import Candidate, Claimed
 
@@ -46,10 +46,14 @@ class Work:
         self._stack = ExitStack()
         self._outer: transaction.Atomic | None = None
         self._wrote = False
+        #: Whether the open transaction has its limit of silence.
+        self._limited = False
         #: Whether what runs now is a step, or our own.
         self._inside = False
         self._finished: list[FinishedStep] | None = None
-        self._names: list[str] = []
+        #: The steps of this attempt so far, in their order.
+        self._names: dict[str, None] = {}
+        self._hooks = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -58,6 +62,7 @@ class Work:
             self._outer.__enter__()
             self._stack = stack.pop_all()
         self._depth = len(self._connection.atomic_blocks)
+        self._hooks = len(self._connection.run_on_commit)
         return self
 
     def __exit__(
@@ -90,7 +95,7 @@ class Work:
             )
         with self._own(), ExitStack() as stack:
             if self._outer is None:
-                stack.enter_context(transaction.atomic(using=self._using, durable=True))
+                stack.enter_context(self._transaction())
             return finish()
 
     def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -122,16 +127,18 @@ class Work:
                     " there: the code has changed since. Put the steps back into their order."
                 )
             self._report(events.STEP_SKIPPED)
+            self._names[name] = None
             result = kept.result
         else:
             result = self._run(child, name, place, lambda: function(*args, **kwargs))
             self._report(events.STEP_DONE)
-        self._names.append(name)
         return decode(result)
 
     def _run(self, child: str, name: str, place: int, function: Callable[[], Any]) -> str:
         using = self._using
-        with self._own(), transaction.atomic(using=using, durable=True):
+        with self._own(), self._transaction():
+            # First of the hooks, because a later one may raise although the step is done.
+            transaction.on_commit(lambda: self._names.update({name: None}), using=using)
             with running(child, self._candidate.identity.scope_digest):
                 value = function()
             result = encode(value, f"The result of the step {name!r}")
@@ -140,6 +147,7 @@ class Work:
             if not leases.renew(self._claimed, lease, using=using):
                 raise LeaseLost(f"record {self._claimed.record_id} was lost in the step {name!r}")
             steps.add(self._claimed, place, FinishedStep(name, result), using=using)
+        self._names[name] = None  # a TestCase runs no hooks
         return result
 
     def _begin_steps(self, name: str) -> None:
@@ -155,6 +163,13 @@ class Work:
                 f"Something was written before the first step, {name!r}: a resumed attempt would"
                 " write it again. Put that into a step, too."
             )
+        if len(self._connection.run_on_commit) > self._hooks:
+            raise StepMisplaced(
+                f"An on_commit hook was registered before the first step, {name!r}, and there is"
+                " nothing to commit there: register it in a step."
+            )
+        # Undone, not committed: what wrote unseen, a function in a query, would write again.
+        transaction.set_rollback(True, using=self._using)
         outer, self._outer = self._outer, None
         outer.__exit__(None, None, None)
         self._depth -= 1
@@ -168,7 +183,22 @@ class Work:
         finally:
             self._inside = False
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._limited = False
+        with transaction.atomic(using=self._using, durable=True):
+            yield
+
+    def _limit_silence(self) -> None:
+        """Have the server end the transaction of a host that has vanished. With its first statement
+        only: until then there is none, however long the outside world takes to answer."""
+        if not self._limited and self._connection.in_atomic_block:
+            self._limited = True
+            longest = max(self._candidate.silence, self._candidate.lease or 0.0)
+            link.limit_silence(longest, using=self._using)
+
     def _watch(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        self._limit_silence()
         if not self._inside and _writes(self._text(sql)):
             if self._outer is None:
                 raise StepMisplaced(

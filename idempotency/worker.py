@@ -122,15 +122,18 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
         log.record(events.JOB_ENDED, JobStatus.SUCCEEDED.value)
     except LeaseLost:
         raise
-    except (TryAgain, OperationalError, InterfaceError) as error:
-        # Deadlocks, restarts, lost connections: not the task's fault, so it has another attempt.
+    except Exception as error:
         if link.unreachable(error, using=using, before=before):
             raise
-        log.record(give_up(begun, lease, _failure(execution, error), using=using))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client waits for an answer
-        _fail(begun, execution, error, log)
+        link.mend(using=using)
+        if isinstance(error, TryAgain | OperationalError | InterfaceError):
+            # Deadlocks, restarts: not the task's fault, so it has another attempt.
+            log.record(give_up(begun, lease, _failure(execution, error), using=using))
+        else:
+            _fail(begun, execution, error, log)
     except BaseException as error:  # the worker is told to go: its next one may begin at once
         with suppress(LeaseLost, DatabaseError, InterfaceError):
+            link.mend(using=using)
             log.record(give_up(begun, 0.0, _failure(execution, error), using=using))
         raise
 

@@ -5,12 +5,13 @@ was taken over, settled or called off, nothing is written any more (Gray and Che
 the lease; Kleppmann, 2016, for the token).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from idempotency.fingerprint import Fingerprint
 from idempotency.layers.clock import ServerNow, after
@@ -54,6 +55,12 @@ def take(claimed: Claimed, lease: float, *, using: str) -> Claimed | None:
     return Claimed(claimed.record_id, claimed.attempt + 1) if changed == 1 else None
 
 
+def take_all(record_ids: Collection[int], lease: float, *, using: str) -> None:
+    """As `take`, of records that the caller has found overdue and locked."""
+    records = IdempotencyRecord.objects.using(using).filter(pk__in=record_ids)
+    records.update(attempt=F("attempt") + 1, lease_until=after(lease))
+
+
 def leave(claimed: Claimed, state: State, kept: float, *, using: str) -> bool:
     """Give the claim up without a reply: released, abandoned or unknown, see `State`.
 
@@ -75,7 +82,8 @@ def retake(scope: str, key: str, *, using: str) -> Left | None:
     In the caller's transaction, which must settle it.
     """
     records = IdempotencyRecord.objects.using(using).filter(scope=scope, key=key)
-    left = records.filter(state__in=(State.UNKNOWN, State.ABANDONED)).select_for_update()
+    gone = Q(state=State.RUNNING, lease_until__lte=ServerNow())  # no sweep has come by yet
+    left = records.filter(Q(state__in=(State.UNKNOWN, State.ABANDONED)) | gone).select_for_update()
     record = left.first()
     if record is None:
         return None

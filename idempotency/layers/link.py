@@ -1,6 +1,6 @@
 """What a link to a database tells: whether it is still there, and how its transaction stands."""
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, InternalError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 #: MySQL's codes for "no connection": refused, unreachable, gone away, lost, closed while idle.
@@ -19,7 +19,8 @@ def unreachable(error: BaseException, *, using: str, before: object = None) -> b
 
     `before` is the `current` one on which the transaction began. Asked after the transaction.
     """
-    if not isinstance(error, OperationalError | InterfaceError):
+    # InternalError: what PostgreSQL calls a transaction that was silent for too long.
+    if not isinstance(error, OperationalError | InterfaceError | InternalError):
         return False
     connection = connections[using]
     raw = connection.connection
@@ -37,9 +38,37 @@ def doomed(*, using: str) -> bool:
     if connection.needs_rollback:
         return True
     # A handler that swallows a database error leaves PostgreSQL's transaction aborted.
-    return connection.vendor == "postgresql" and bool(
-        connection.connection.info.transaction_status == _ABORTED
+    raw = connection.connection  # None: closed between two steps, where no transaction is open
+    return (
+        connection.vendor == "postgresql"
+        and raw is not None
+        and bool(raw.info.transaction_status == _ABORTED)
     )
+
+
+def waits(hook: object, *, using: str) -> bool:
+    """Whether a hook still waits for the commit: an undone savepoint takes its hooks along."""
+    return any(entry[1] is hook for entry in connections[using].run_on_commit)
+
+
+def limit_silence(seconds: float, *, using: str) -> None:
+    """Have PostgreSQL end the open transaction of a host that has vanished."""
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+                [str(int(seconds * 1000))],
+            )
+
+
+def mend(*, using: str) -> None:
+    """Close a connection that an exception in the middle of a commit has left unusable."""
+    connection = connections[using]
+    if connection.connection is None or connection.in_atomic_block:
+        return
+    if connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"]:
+        connection.close()
 
 
 def in_transaction(*, using: str) -> bool:

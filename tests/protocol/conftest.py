@@ -1,5 +1,6 @@
 """Every protocol test runs with the rooms on, off, raising, and in the process's own memory."""
 
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -39,7 +40,16 @@ def ask():
     # MariaDB locks the gap beside a key that was deleted a moment ago, by the test before.
     unique = uuid4().hex
 
-    def ask(handler, *, key=unique, caller="user:1", body=None, path="/bookings/", **policy):
+    def ask(
+        handler,
+        *,
+        key=unique,
+        caller="user:1",
+        body=None,
+        path="/bookings/",
+        on_error=give_up,
+        **policy,
+    ):
         request = RequestFactory().post(path)
         operation = operation_of(
             request,
@@ -50,13 +60,20 @@ def ask():
             terms=Policy(**policy).resolve(),
             using="default",
         )
-
-        def on_error(error):
-            raise error
-
         return protocol.run(operation, handler, on_error)
 
     return ask
+
+
+def give_up(error):
+    """Renders no error, as the protocol knows it from plain views."""
+    raise error
+
+
+@pytest.fixture
+def leased(ask):
+    """The same under a lease that needs no renewal while a test runs."""
+    return partial(ask, execution="leased", lease=60)
 
 
 @pytest.fixture

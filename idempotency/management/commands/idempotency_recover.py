@@ -87,8 +87,9 @@ def _publisher() -> Publisher:
     return publish
 
 
-def _keep_back(job_id: UUID, task: str, *, using: str) -> None:
+def _keep_back(job_id: UUID, task: str, *, using: str) -> bool:
     events.record(events.Event(events.JOB_UNSENT, digest=str(job_id)))
+    return False
 
 
 def _has_celery() -> bool:
