@@ -43,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
         help="begin no more rounds after so long; default: %(default)s",
     )
     parser.add_argument("--no-crowd", action="store_true", help="leave out wake-up and storm")
+    parser.add_argument(
+        "--records",
+        type=_count,
+        default=1_000_000,
+        metavar="N",
+        help="settled records that the sweep looks among, 0: no sweep; default: %(default)s",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument(
         "--profile",
@@ -56,6 +63,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django_redis import get_redis_connection
 
-from benchmarks import calls, peers
+from benchmarks import background, calls, peers
 from benchmarks.models import Enrollment
 from benchmarks.views import FLOOR
 
@@ -22,9 +22,9 @@ class Kind(StrEnum):
     FLOOR = "floor"
     #: Creates without protection.
     BARE = "bare"
-    #: Gets the stored reply.
+    #: Gets the stored reply, or how far a job is.
     REPLAY = "replay"
-    #: Creates under a new key.
+    #: Creates under a new key, or starts a job that will.
     FIRST = "first request"
 
     @property
@@ -47,6 +47,12 @@ class Case:
     middleware: tuple[str, ...] = ()
     #: Settings that hold while it is measured, made anew each round.
     settings: Callable[[], Mapping[str, Any]] = dict
+    #: The status of a measured reply.
+    status: int = 201
+    #: Whether each key has made a row by then.
+    creates: bool = True
+    #: What a worker does with the job of a key, before the key is used again.
+    works: Callable[[str], None] | None = None
     #: Whether a peer's replay comes before or after authentication; empty for our own.
     replays: str = ""
     #: The keys that were used already, and their replies.
@@ -56,7 +62,7 @@ class Case:
         """Run what the case will replay."""
         if self.kind is Kind.REPLAY:
             for key in [str(uuid.uuid4()) for _ in range(size)]:
-                self.seeded[key] = self._sent(key).body
+                self.seeded[key] = self._first(key)
         elif self.kind is Kind.FLOOR:
             get_redis_connection("default").set(FLOOR, b'{"id":1,"student":"s","course":"CS101"}')
 
@@ -64,23 +70,30 @@ class Case:
         """The replies to so many requests, by key."""
         keys = list(itertools.islice(self.seeded or _new_keys(), size))
         with calls.settings_as(**self.settings()):
-            return {key: self._sent(key) for key in keys}
+            return {key: self._sent(key, self.status) for key in keys}
 
     def check(self, replies: Mapping[str, calls.Reply]) -> None:
-        """Raises WrongReplyError unless creates made one row a key, and replays none."""
+        """Raises WrongReplyError unless each key has its one row, if any, and its first reply."""
         students = [_student(key) for key in replies]
         made = Enrollment.objects.filter(student__in=students).values_list("student", flat=True)
-        if sorted(made) != ([] if self.kind is Kind.FLOOR else sorted(students)):
+        if sorted(made) != (sorted(students) if self.creates else []):
             raise WrongReplyError(f"{len(made)} rows for {len(students)} keys")
         for key, reply in replies.items():
             first = self.seeded.get(key, reply.body)
             if json.loads(reply.body) != json.loads(first):
                 raise WrongReplyError(f"replayed {reply.body!r} instead of {first!r}")
 
-    def _sent(self, key: str) -> calls.Reply:
+    def _first(self, key: str) -> bytes:
+        """What every later request under a key has to be answered with."""
+        if self.works is None:
+            return self._sent(key, self.status).body
+        self.works(json.loads(self._sent(key, 202).body)["id"])
+        return self._sent(key, self.status).body
+
+    def _sent(self, key: str, status: int) -> calls.Reply:
         request = calls.environ(self.path, key, _student(key))
         reply = calls.send(calls.handler(self.middleware), request)
-        if reply.status != 201:
+        if reply.status != status:
             raise WrongReplyError(f"{reply.status} {reply.body!r}")
         return reply
 
@@ -106,13 +119,24 @@ def _stopped() -> Mapping[str, Any]:
 def cases() -> list[Case]:
     """Floor, bare, ours, and the peers that can run."""
     ours = [
-        Case("floor: view and one GET", Kind.FLOOR, "floor"),
+        Case("floor: view and one GET", Kind.FLOOR, "floor", creates=False),
         Case("bare: view, BEGIN, INSERT, COMMIT", Kind.BARE, "bare"),
         Case("ours", Kind.REPLAY, "protected"),
         Case("ours, Redis emptied", Kind.REPLAY, "protected", settings=_emptied),
         Case("ours, Redis stopped", Kind.REPLAY, "protected", settings=_stopped),
         Case("ours", Kind.FIRST, "protected"),
         Case("ours, Redis stopped", Kind.FIRST, "protected", settings=_stopped),
+        Case("ours, leased", Kind.FIRST, "leased"),
+        Case("ours, start of a job", Kind.FIRST, "job", status=202, creates=False),
+        Case(
+            "ours, running job",
+            Kind.REPLAY,
+            "job",
+            status=202,
+            creates=False,
+            works=background.begin,
+        ),
+        Case("ours, finished job", Kind.REPLAY, "job", works=background.finish),
     ]
     theirs = [
         Case(

@@ -31,6 +31,7 @@ class Count:
 
 def count(case: Case) -> Count:
     """Send one request of the case, and write down what it asks for."""
+    case.send(1)  # connections that have slept are tried before they are used again
     with (
         _connected() as marker,
         _connected() as client,
@@ -43,11 +44,11 @@ def count(case: Case) -> Count:
         while _MARK not in (told := monitor.next_command())["command"]:
             commands.append(told)
     case.check(replies)
-    statements = [_verb(query["sql"]) for query in captured.captured_queries]
+    statements = [verb(query["sql"]) for query in captured.captured_queries]
     return Count(
         case,
-        redis=tuple(_verb(told["command"]) for told in commands if not _scripted(told)),
-        scripted=tuple(_verb(told["command"]) for told in commands if _scripted(told)),
+        redis=tuple(verb(told["command"]) for told in commands if not _scripted(told)),
+        scripted=tuple(verb(told["command"]) for told in commands if _scripted(told)),
         sql=tuple(verb for verb in statements if verb not in _CONTROL),
         transactions=statements.count("BEGIN"),
         savepoints=statements.count("SAVEPOINT"),
@@ -63,7 +64,8 @@ def _connected() -> Redis:
 _CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"})
 
 
-def _verb(command: str) -> str:
+def verb(command: str) -> str:
+    """What a statement or a command begins with."""
     return command.split(maxsplit=1)[0].upper()
 
 

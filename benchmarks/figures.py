@@ -12,13 +12,12 @@ from django.db import connection
 from redis import Redis
 
 from benchmarks.cases import Kind
-from benchmarks.counts import Count
+from benchmarks.counts import Count, verb
 from benchmarks.crowd import Crowd, Outcome
+from benchmarks.heartbeats import Heartbeats
 from benchmarks.measure import Series, quantile, ratio
+from benchmarks.sweep import Sweep
 from benchmarks.views import WORK
-
-#: What the figures of this package have to reach.
-REPLAY_LIMIT, FIRST_LIMIT = 1.6, 1.8
 
 Row = dict[str, Any]
 
@@ -110,31 +109,26 @@ def _milliseconds(values: Iterable[float], share: float) -> float | None:
     return round(statistics.median(known) if share == 0.5 else quantile(known, share), 1)
 
 
-def targets(timings: list[Row], crowds: list[Row]) -> list[Row]:
-    """What has to hold, and whether it does in this run."""
-    ours = {row["kind"]: row["ratio"] for row in timings if row["name"] == "ours"}
-    rivals = {
-        row["name"]: row["ratio"]
-        for row in timings
-        if row["kind"] == Kind.REPLAY and row["replays"] == "after auth" and "ratio" in row
+def beaten(found: Heartbeats) -> Row:
+    """What one leased execution's heartbeat sent."""
+    third = found.lease / 3
+    return {
+        "lease_s": found.lease,
+        "leases": round(found.worked / found.lease, 1),
+        "connections": found.connections,
+        "sql": [verb(sql) for sql in found.sql],
+        "statements_a_third": round(len(found.sql) / (found.worked / third), 2),
     }
-    replay, first = ours[Kind.REPLAY], ours[Kind.FIRST]
-    found = [
-        _target(f"replay at most {REPLAY_LIMIT} x floor", replay, replay <= REPLAY_LIMIT),
-        _target(f"first request at most {FIRST_LIMIT} x bare", first, first <= FIRST_LIMIT),
-    ]
-    if rivals:
-        name, best = min(rivals.items(), key=lambda item: item[1])
-        found.append(
-            _target(
-                f"replay ahead of every peer after authentication ({name})", best, replay < best
-            )
-        )
-    if crowds:
-        wrong = sum(row["duplicates"] + row["different_replies"] for row in crowds)
-        found.append(_target("no duplicate, no second reply in a crowd", wrong, wrong == 0))
-    return found
 
 
-def _target(name: str, value: float, met: bool) -> Row:
-    return {"name": name, "value": value, "met": met}
+def swept(found: Sweep) -> Row:
+    """The sweep, and the ratio of what it takes among many records to what it takes alone."""
+    return {
+        "records": found.records,
+        "lost_jobs": found.lost,
+        "seconds": round(found.among, 2),
+        "seconds_alone": round(found.alone, 2),
+        "ratio": round(found.among / found.alone, 2),
+        "indexes": list(found.indexes),
+        "planting_s": round(found.planting, 1),
+    }

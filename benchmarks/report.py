@@ -22,6 +22,9 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     console.print(_counts(figures["counts"]))
     if figures["crowds"]:
         console.print(_crowds(figures["crowds"]))
+    console.print(_heartbeat(figures["heartbeat"]))
+    if figures["sweep"]:
+        console.print(_sweep(figures["sweep"]))
     for target in figures["targets"]:
         verdict = "met   " if target["met"] else "MISSED"
         style = "green" if target["met"] else "bold red"
@@ -95,6 +98,33 @@ def _crowds(rows: list[Row]) -> Table:
             *(str(row[name]) for name in ("served", "refused_409", "other", "duplicates")),
             *(str(row[name]) for name in ("p50_ms", "p99_ms", "wake_up_p50_ms", "wake_up_p99_ms")),
         )
+    return table
+
+
+def _heartbeat(row: Row) -> Table:
+    table = _table(
+        "heartbeat of one execution",
+        "lease s",
+        "leases",
+        "connections",
+        "SQL",
+        "a third of a lease",
+    )
+    numbers = (row["lease_s"], row["leases"], row["connections"], len(row["sql"]))
+    table.add_row(
+        ", ".join(sorted(set(row["sql"]))), *map(str, numbers), str(row["statements_a_third"])
+    )
+    return table
+
+
+def _sweep(row: Row) -> Table:
+    table = _table(
+        f"sweep of {row['lost_jobs']} lost jobs", "s", "of them alone, s", "ratio", "planting s"
+    )
+    table.add_row(
+        f"among {row['records']:,} settled, by {', '.join(row['indexes']) or 'no index'}",
+        *(str(row[name]) for name in ("seconds", "seconds_alone", "ratio", "planting_s")),
+    )
     return table
 
 

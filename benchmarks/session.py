@@ -9,7 +9,19 @@ from django.core.management import call_command
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import cases, counts, crowd, figures, measure, peers, profiling, report
+from benchmarks import (
+    cases,
+    counts,
+    crowd,
+    figures,
+    heartbeats,
+    measure,
+    peers,
+    profiling,
+    report,
+    sweep,
+    targets,
+)
 from benchmarks.cases import Kind
 
 #: Columns that the tables need, also where there is no terminal.
@@ -47,6 +59,11 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             for one in crowd.CROWDS:
                 crowds.append(figures.gathered(one, crowd.gather(one)))
                 progress.advance(task)
+        counted = [figures.counted(counts.count(one.case)) for one in measured if not one.failure]
+        task = progress.add_task("heartbeat, sweep", total=2)
+        heartbeat = figures.beaten(heartbeats.count())
+        progress.advance(task)
+        swept = figures.swept(sweep.measure(options.records)) if options.records else None
     bases: dict[Kind, measure.Series] = {
         one.case.kind: one for one in measured if one.case.kind in (Kind.FLOOR, Kind.BARE)
     }
@@ -60,7 +77,15 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             for one in peers.found()
             if isinstance(one, peers.Missing)
         ],
-        "counts": [figures.counted(counts.count(one.case)) for one in measured if not one.failure],
+        "counts": counted,
         "crowds": crowds,
-        "targets": figures.targets(timings, crowds),
+        "heartbeat": heartbeat,
+        "sweep": swept,
+        "targets": [
+            *targets.timings(timings),
+            *targets.counts(counted),
+            *(targets.crowds(crowds) if crowds else ()),
+            *targets.heartbeat(heartbeat),
+            *(targets.sweep(swept) if swept else ()),
+        ],
     }

@@ -1,4 +1,4 @@
-from django.urls import path
+from django.urls import include, path
 
 from benchmarks import peers, views
 
@@ -7,5 +7,10 @@ urlpatterns = [
     path("bare/", views.Bare.as_view()),
     path("protected/", views.Protected.as_view()),
     path("slow/", views.Slow.as_view()),
+    path("leased/", views.Leased.as_view()),
+    path("lasting/", views.Lasting.as_view()),
+    path("job/", views.Job.as_view()),
+    # A job's Location is looked up here.
+    path("idempotency/", include("idempotency.urls")),
     *(path(f"{found.peer.path}/", found.view) for found in peers.runnable()),
 ]

@@ -6,18 +6,25 @@ from typing import Any
 
 from django.db import transaction
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django_redis import get_redis_connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from benchmarks.background import enroll_later
 from benchmarks.models import Enrollment
+from idempotency.jobs import start_job
+from idempotency.policy import Policy
 from idempotency.views import IdempotencyMixin
 
 #: Where the floor's reply lies in Redis.
 FLOOR = "benchmarks:floor"
 #: Seconds of work in the handler of the crowd's view.
 WORK = 0.05
+#: Seconds of a lease, and of the work that the heartbeat keeps it for: four leases, and a tenth of
+#: one so that the last renewal is not cut off by the end.
+LEASE, LONG_WORK = 1.5, 6.15
 #: When a handler's transaction committed, by student; read and emptied by the crowd.
 commits: dict[str, float] = {}
 
@@ -59,6 +66,35 @@ class Slow(IdempotencyMixin, APIView):
         time.sleep(WORK)
         transaction.on_commit(partial(_note_commit, reply["student"]))
         return Response(reply, status=201)
+
+
+class Leased(IdempotencyMixin, APIView):
+    """The same under a lease: the claim commits first."""
+
+    idempotency_policy = Policy(execution="leased")
+
+    def post(self, request: Request) -> Response:
+        return Response(enroll(request.data), status=201)
+
+
+class Lasting(IdempotencyMixin, APIView):
+    """The same, so long that its lease is renewed on the way."""
+
+    idempotency_policy = Policy(execution="leased", lease=LEASE)
+
+    def post(self, request: Request) -> Response:
+        time.sleep(LONG_WORK)
+        return Response(enroll(request.data), status=201)
+
+
+class Job(IdempotencyMixin, APIView):
+    """The same as a job: this only starts it."""
+
+    idempotency_policy = Policy(execution="job")
+
+    def post(self, request: Request) -> HttpResponseBase:
+        data: Any = request.data
+        return start_job(enroll_later, student=data["student"], course=data["course"])
 
 
 def _note_commit(student: str) -> None:
