@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 from kombu import pools
 
 from tests.worked.broker import BreakableBroker, Broker, breakable, clear
@@ -44,11 +44,15 @@ def _application(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[tup
     queue = f"test-{uuid.uuid4()}"
     monkeypatch.setenv("CELERY_QUEUE", queue)
     settings.CELERY_TASK_DEFAULT_QUEUE = queue
+    default, current = _state.default_app, _state._tls.current_app
     with make_app() as app:
         try:
             yield app, queue
         finally:
             pools.reset()
+            # A closed application is told of no more tasks, so it must be nobody's.
+            _state.set_default_app(default)
+            _state._set_current_app(current)
 
 
 @pytest.fixture
