@@ -35,6 +35,8 @@ _NEUTRAL: Final = "The job failed because of an error in this service."
 _UNKNOWN: Final = "What the job did is not known; the operators of this service settle it."
 #: Statuses that a client would misread, or get no document with.
 _NO_FINAL_REPLY: Final = frozenset({202, 204, 205, 304})
+#: Characters of an error's message that are kept: it is part of every reply.
+_MESSAGE: Final = 2_000
 #: Characters of a traceback that are kept, its end.
 _TRACEBACK: Final = 20_000
 
@@ -194,7 +196,7 @@ def _failure(execution: Execution, error: BaseException) -> JobEnding:
         JobStatus.FAILED,
         execution.progress,
         error_code=_storable(code),
-        error_message=_storable(message),
+        error_message=_storable(message[:_MESSAGE]),
         traceback=_storable("".join(lines)[-_TRACEBACK:]),
     )
 

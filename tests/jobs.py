@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 from celery import shared_task
@@ -35,6 +35,10 @@ def doing(function: Callable[[], Any]) -> Callable[[], HttpResponse]:
     name = str(uuid4())
     _acts[name] = function
     return lambda: start_job(act, name=name)
+
+
+class Stop(BaseException):
+    """Tells a worker to go, as SystemExit does."""
 
 
 class Started:
@@ -112,6 +116,11 @@ def leased_for() -> timedelta:
     return left
 
 
+def book(name: str = "Ada") -> int:
+    """One effect; its id."""
+    return Booking.objects.create(name=name).pk
+
+
 def booked() -> dict[str, int]:
     """Effects by name: how many."""
     names = list(Booking.objects.values_list("name", flat=True))
@@ -124,3 +133,32 @@ def sql(call: Callable[[], object]) -> list[str]:
         call()
     said = [query["sql"] for query in queries]
     return [each for each in said if each.split()[0] not in ("BEGIN", "COMMIT", "ROLLBACK")]
+
+
+def new_key() -> str:
+    """For another job in the same test: replies of all tests stand in one cache."""
+    return str(uuid4())
+
+
+def fail(error: BaseException | type[BaseException]) -> NoReturn:
+    """Raise it, where a statement has no place."""
+    raise error
+
+
+def raises(kind: type[BaseException], function: Callable[[], object]) -> bool:
+    """Whether the function raises this now."""
+    try:
+        function()
+    except kind:
+        return True
+    return False
+
+
+def deadlock() -> None:
+    """The database says that this transaction was in another's way."""
+    said = {
+        "postgresql": "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '40P01'; END $$",
+        "mysql": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'no'",
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(said[connection.vendor])

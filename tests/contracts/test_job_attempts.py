@@ -19,15 +19,22 @@ from idempotency.jobs import (
 )
 from idempotency.layers import jobs
 from idempotency.models import Job
-from tests.app.models import Booking
 from tests.concurrent import Crew, elsewhere, until
-from tests.jobs import booked, deadlock, document, doing, lapse, new_key, raises, run, sweep
+from tests.jobs import (
+    Stop,
+    book,
+    booked,
+    deadlock,
+    document,
+    doing,
+    lapse,
+    new_key,
+    raises,
+    run,
+    sweep,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.vendors("postgresql", "mysql")]
-
-
-def book(name="Ada"):
-    return Booking.objects.create(name=name).pk
 
 
 class TestProgress:
@@ -100,10 +107,6 @@ class TestProgress:
                     job.progress(done, total)
 
         assert carry_out(work)["status"] == "succeeded"
-
-
-class Stop(BaseException):
-    """Tells the worker to go, as SystemExit does."""
 
 
 class TestAnotherAttempt:

@@ -16,13 +16,21 @@ from idempotency.jobs import (
 )
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 from tests.app.models import Booking, Ticket
-from tests.jobs import booked, deadlock, document, doing, fail, lapse, new_key, run, sweep
+from tests.jobs import (
+    Stop,
+    book,
+    booked,
+    deadlock,
+    document,
+    doing,
+    fail,
+    lapse,
+    new_key,
+    run,
+    sweep,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.vendors("postgresql", "mysql")]
-
-
-def book(name="Ada"):
-    return Booking.objects.create(name=name).pk
 
 
 FOR_CLIENTS = [

@@ -1,4 +1,4 @@
-"""What a worker does with a job's message, on whichever vendor the run has chosen: the job, once."""
+"""What a worker does with a job's message, on whichever vendor the run has chosen: it, once."""
 
 import json
 import time
@@ -23,16 +23,23 @@ from idempotency.jobs import (
 from idempotency.keys import child_key, current_key
 from idempotency.layers import jobs
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
-from tests.app.models import Booking
 from tests.concurrent import Crew, elsewhere, open_transaction, until
-from tests.jobs import booked, deadlock, document, doing, fail, lapse, new_key, raises, run, sweep
+from tests.jobs import (
+    book,
+    booked,
+    deadlock,
+    document,
+    doing,
+    fail,
+    lapse,
+    new_key,
+    raises,
+    run,
+    sweep,
+)
 from tests.worked import tasks
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.vendors("postgresql", "mysql")]
-
-
-def book(name="Ada"):
-    return Booking.objects.create(name=name).pk
 
 
 def steal(key, **theft):
@@ -225,12 +232,12 @@ class TestFence:
 def somebody_waits():
     """Whether a transaction waits for another's row."""
     waiting = {
-        "postgresql": "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'",
-        "mysql": "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+        "postgresql": "SELECT '', count(*) FROM pg_locks WHERE NOT granted",
+        "mysql": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
     }
     with connection.cursor() as cursor:
         cursor.execute(waiting[connection.vendor])
-        return cursor.fetchone() is not None
+        return int(cursor.fetchone()[1]) > 0
 
 
 #: Of a task that has lost its job.
