@@ -170,18 +170,23 @@ class TestSuspended:
             assert ended(job) == [JobStatus.SUCCEEDED]
         assert (booked(), job.told()["attempts"]) == ({"Ada": 1}, 1)
 
-    def test_before_a_step_it_writes_no_other(self, start, gates, log):
+    def test_it_wakes_beside_its_successor_and_does_no_step_of_it(self, start, gates, log):
+        """The record is unsettled all the while: only the token tells them apart."""
         with worker(log) as celery:
             gates.close("seat.1")
-            job = start(tasks.book_in_steps, name="Ada", seats=2)
+            job = start(tasks.book_in_steps, name="Ada", seats=3)
             zombie = gates.reached("seat.1")
             celery.suspend(zombie)
             assert one_sweep().requeued == 1
-            assert ended(job) == [JobStatus.SUCCEEDED]
+            gates.close("in.seat.2")
+            assert gates.reached("in.seat.2") != zombie
             gates.open("seat.1")
             celery.resume(zombie)
             until(lambda: "idempotency lease_lost" in log.read_text())
-        assert (booked(), job.told()["attempts"]) == ({"Ada": 2}, 2)
+            assert booked() == {"Ada": 1}
+            gates.open("in.seat.2")
+            assert ended(job) == [JobStatus.SUCCEEDED]
+        assert (booked(), job.told()["attempts"]) == ({"Ada": 3}, 2)
 
     def test_cancelled_meanwhile_it_changes_nothing(self, start, gates, log):
         with worker(log) as celery:
@@ -313,7 +318,7 @@ class TestCharges:
                 gates.close("charged")
             else:
                 card.answers.clear()
-            job = start(tasks.charge, card=card.url, on_abandoned="hold")
+            job = start(tasks.charge_once, card=card.url, on_abandoned="hold")
             if fault == "killed":
                 celery.kill_child(gates.reached("charged"))
                 assert one_sweep().held == 1

@@ -286,6 +286,17 @@ def test_hold_keeps_a_remembered_error(leased, bookings):
     assert bookings() == 0
 
 
+def test_an_operator_need_not_wait_for_the_sweep(leased, suspended, bookings):
+    zombie = Zombie()
+    first = suspended(zombie, **HOLD)
+    assert settlement.it_happened(record().scope, record().key, status=201, body="done")
+    zombie.leave.set()
+    with pytest.raises(exceptions.Unavailable):
+        first.result(PATIENCE)
+    assert leased(book, **HOLD).content == b'"done"'
+    assert bookings() == 0
+
+
 SETTLEMENTS = {
     "it happened": lambda it: settlement.it_happened(it.scope, it.key, status=201, body="done"),
     "it never happened": lambda it: settlement.it_never_happened(it.scope, it.key),
@@ -360,6 +371,7 @@ def test_who_lost_the_lease_is_told_when_it_asks_for_its_token(leased, bookings)
     assert bookings() == 0
 
 
+@pytest.mark.parametrize("rooms", ["off"], indirect=True)
 def test_a_handler_of_several_leases_keeps_its_key(leased, crew, bookings):
     handler, started = Handler(), Event()
     first = crew.start(leased, handler, lease=1)

@@ -203,6 +203,18 @@ class TestHandlersThatEndOtherwise:
         assert len(messages) == 0
         assert ask_job().status_code == 202
 
+    def test_one_that_returns_a_refusal_has_started_its_job_all_the_same(self, ask_job, messages):
+        """What is returned below 500 commits, whatever it says; only what is raised is undone."""
+
+        def refuse():
+            start_job(tasks.book, **NAMES)
+            return HttpResponse("no", status=409)
+
+        assert ask_job(refuse).content == b"no"
+        assert (ask_job(refuse).status_code, len(messages)) == (202, 1)
+        messages.deliver()
+        assert document(ask_job(refuse))["status"] == "succeeded"
+
     def test_a_remembered_error_takes_the_job_back(self, ask_job, messages):
         def fail():
             start_job(tasks.book, **NAMES)

@@ -1,6 +1,7 @@
 """The leased execution: the claim commits first; effects and reply commit together, under it."""
 
 import threading
+from threading import Event
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -10,9 +11,10 @@ from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from idempotency import exceptions
-from idempotency.jobs import current_attempt
+from idempotency.jobs import current_attempt, step
 from idempotency.keys import child_key, current_key
 from idempotency.models import IdempotencyRecord, State
+from tests.app.models import Booking
 from tests.concurrent import PATIENCE, Crew, elsewhere
 from tests.leased import (
     EVE,
@@ -309,6 +311,51 @@ def test_a_commit_whose_answer_was_lost_is_replayed(leased, bookings):
     assert bookings() == 1
 
 
+# A host that vanished in the middle of a transaction
+
+
+@postgresql
+@pytest.mark.parametrize("rooms", ["off"], indirect=True)
+@pytest.mark.parametrize("in_a_step", [False, True])
+def test_locks_end_with_the_silence_of_whoever_has_them(leased, crew, settings, in_a_step):
+    """The business rows of a process that stands still are not locked for as long as it does."""
+    settings.IDEMPOTENCY_LOCK_TIMEOUT = 1
+    entered, leave = Event(), Event()
+    book()
+
+    def fall_silent():
+        Booking.objects.update(seats=2)
+        entered.set()
+        assert leave.wait(PATIENCE)
+        Booking.objects.update(seats=2)
+
+    def handler():
+        step("one", fall_silent) if in_a_step else fall_silent()
+        return HttpResponse()
+
+    first = crew.start(leased, handler, lease=1)
+    assert entered.wait(PATIENCE)
+    assert crew.start(Booking.objects.update, seats=3).result(PATIENCE) == 1
+    assert not first.done()
+    leave.set()
+    with pytest.raises(exceptions.Unavailable):
+        first.result(PATIENCE)
+    assert Booking.objects.get().seats == 3
+
+
+@postgresql
+@pytest.mark.parametrize("rooms", ["off"], indirect=True)
+def test_ahead_of_its_first_statement_a_handler_may_be_silent(leased, settings):
+    """However long the outside world takes to answer."""
+    settings.IDEMPOTENCY_LOCK_TIMEOUT = 1
+
+    def call_and_book():
+        Event().wait(1.5)
+        return book()
+
+    assert leased(call_and_book, lease=1).status_code == 201
+
+
 @servers
 def test_a_remembered_error_is_replayed_without_its_work(leased, bookings):
     policy = {"remember_errors": {402}, "on_error": rendered}
@@ -369,6 +416,20 @@ def test_observe_runs_what_it_would_leave_to_an_operator(leased, bookings):
     assert leased(book, mode="observe", **HOLD).status_code == 201
     assert counted["observed.idempotency_outcome_unknown"] == 1
     assert bookings() == 1
+
+
+@servers
+def test_observe_runs_no_handler_twice_whatever_it_raises(leased):
+    """A refusal may be the handler's own, of a request that it has sent on."""
+    ran = []
+
+    def refuse():
+        ran.append(current_attempt())
+        raise exceptions.KeyReused
+
+    with pytest.raises(exceptions.KeyReused):
+        leased(refuse, mode="observe")
+    assert ran == [1]
 
 
 @pytest.mark.vendors("sqlite")

@@ -66,6 +66,16 @@ def test_under_hold_changed_steps_are_for_an_operator(leased):
         leased(steps("one"), **HOLD)
 
 
+def test_a_policy_that_knows_no_steps_repeats_none(leased):
+    """It became atomic meanwhile: what is done would be done again."""
+    crash_after(leased, "one")
+    with pytest.raises(exceptions.StepChanged, match="the policy has changed"):
+        leased(partial(note, "again"), execution="atomic")
+    assert done() == ["one"]
+    leased(steps("one", "two"))
+    assert done() == ["one", "two"]
+
+
 @pytest.mark.parametrize("name", ["two-b", "", "x" * 65, "\u00e9"])
 def test_a_malformed_name_is_refused(leased, name):
     with pytest.raises(ValueError, match="name has 1 to 64 characters"):
@@ -82,6 +92,18 @@ def test_two_steps_of_one_name_are_refused(leased):
 
 
 # Misplaced
+
+
+def test_a_hook_ahead_of_the_first_step_is_refused(leased):
+    """There is nothing that it could wait for."""
+
+    def handler():
+        transaction.on_commit(partial(note, "hook"))
+        step("one", note, "one")
+
+    with pytest.raises(exceptions.StepMisplaced, match="registered before the first step, 'one'"):
+        leased(handler)
+    assert done() == []
 
 
 def in_a_step():

@@ -199,6 +199,21 @@ def test_hooks_run_when_their_step_has_committed(leased):
     assert (seen, done()) == ([1], ["one", "hook", "two"])
 
 
+def test_a_hook_whose_error_is_caught_does_not_repeat_its_step(leased):
+    def hooked():
+        transaction.on_commit(lambda: 1 / 0)
+        return note("one")
+
+    def handler():
+        with suppress(ZeroDivisionError):
+            step("one", hooked)
+        return HttpResponse(str(step("two", note, "two")))
+
+    assert leased(handler).status_code == 200
+    assert list(Step.objects.order_by("position").values_list("name", flat=True)) == ["one", "two"]
+    assert done() == ["one", "two"]
+
+
 # Any steps, any crashes
 
 #: Where an attempt ends: ahead of a step, within it, or at once after its commit.
