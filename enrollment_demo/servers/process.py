@@ -92,7 +92,8 @@ class Server(ABC):
         """End the server in order; ServerError if it had to be killed after a minute."""
         if self.running:
             self._signal(signal.SIGINT)
-            self._signal(signal.SIGCONT)  # a stopped process takes no other signal
+            with suppress(ProcessLookupError):  # it may be gone already
+                self._signal(signal.SIGCONT)  # a stopped process takes no other signal
             if not until(lambda: not self.running):
                 self.kill()
                 raise self._error("did not stop")
