@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery, _state
-from kombu import pools
+from celery import Celery
 
+from tests.worked.application import everybodys
 from tests.worked.broker import BreakableBroker, Broker, breakable, clear
 from tests.worked.gates import VARIABLE, Gates
 
@@ -44,15 +44,8 @@ def _application(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[tup
     queue = f"test-{uuid.uuid4()}"
     monkeypatch.setenv("CELERY_QUEUE", queue)
     settings.CELERY_TASK_DEFAULT_QUEUE = queue
-    default, current = _state.default_app, _state._tls.current_app
-    with make_app() as app:
-        try:
-            yield app, queue
-        finally:
-            pools.reset()
-            # A closed application is told of no more tasks, so it must be nobody's.
-            _state.set_default_app(default)
-            _state._set_current_app(current)
+    with everybodys(make_app) as app:
+        yield app, queue
 
 
 @pytest.fixture

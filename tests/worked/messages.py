@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from celery import Celery
-from kombu import pools
 from kombu.message import Message
+
+from tests.worked.application import everybodys
 
 
 class Messages:
@@ -49,10 +51,6 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Messages]:
     """The messages of one test, sent by a real application over a transport of Celery's own."""
     queue = f"test-{uuid.uuid4()}"
     monkeypatch.setenv("CELERY_BROKER_URL", "memory://")  # outranks what an application is given
-    with Celery(queue) as app:
+    with everybodys(partial(Celery, queue)) as app:
         app.conf.task_default_queue = queue
-        app.set_default()
-        try:
-            yield Messages(app)
-        finally:
-            pools.reset()
+        yield Messages(app)
