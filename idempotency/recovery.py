@@ -136,7 +136,7 @@ def _recover_lease(found: Overdue, using: str) -> str:
 def _send_later(publish: Publisher, job_id: UUID, task: str, using: str) -> None:
     def send() -> None:
         if publish(job_id, task, using=using) is False:
-            lost.unsent(job_id, using=using)
+            jobs.unsent(job_id, using=using)
 
     transaction.on_commit(send, using=using, robust=True)
 

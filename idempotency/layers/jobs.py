@@ -10,13 +10,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import connections, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F
 from django.db.models.functions import Coalesce
 
 from idempotency.conf import conf, seconds
 from idempotency.fingerprint import Fingerprint
 from idempotency.layers import leases
-from idempotency.layers.clock import ServerNow
+from idempotency.layers.clock import ServerNow, after
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 from idempotency.outcomes import (
     Attached,
@@ -32,11 +32,12 @@ from idempotency.outcomes import (
 #: How often a job is begun before its workers' deaths count as its own doing. 5: a deploy or two
 #: and a machine that fails are survived, and what kills its worker stops after some minutes.
 MAX_ATTEMPTS: Final = 5
-#: The job that stands for a key, and no more of it than its document shows: its arguments may be
-#: long. By hand, because clients ask for nothing more often, and the ORM's compiler takes twice as
-#: long as all the rest.
+#: What a document shows of a job: neither its arguments nor its traceback, which may be long.
+SHOWN: Final = tuple(each.name for each in dataclasses.fields(JobView))
+#: The job that stands for a key, and no more of it than its document shows. By hand, because
+#: clients ask for nothing more often, and the ORM's compiler takes twice as long as all the rest.
 _PENDING: Final = (
-    f"SELECT {', '.join(f'job.{each.name}' for each in dataclasses.fields(JobView))},"  # noqa: S608
+    f"SELECT {', '.join(f'job.{name}' for name in SHOWN)},"  # noqa: S608
     " job.record_id, record.fingerprint, record.fields"
     f" FROM {IdempotencyRecord._meta.db_table} record"
     f" JOIN {Job._meta.db_table} job ON job.record_id = record.id"
@@ -48,13 +49,7 @@ def add(claimed: Claimed, order: JobOrder, *, using: str) -> JobView:
     """Put a job behind a claim, in the claim's transaction."""
     jobs = Job.objects.using(using)
     job = jobs.create(
-        record_id=claimed.record_id,
-        task=order.task,
-        arguments=order.arguments,
-        lease=order.lease,
-        ttl=order.ttl,
-        tombstone=order.tombstone,
-        created_at=ServerNow(),
+        record_id=claimed.record_id, created_at=ServerNow(), **dataclasses.asdict(order)
     )
     # Django below 6.0 does not give back what the database has set; nothing else is asked for.
     job.created_at = jobs.values_list("created_at", flat=True).get(pk=job.pk)
@@ -72,32 +67,15 @@ def pending(identity: Identity) -> Attached | None:
     return None
 
 
-def view(job_id: UUID, *, using: str) -> JobView | None:
-    """A job by its id."""
-    return _one(Job.objects.using(using).filter(pk=job_id))
-
-
 def of_record(record_id: int, *, using: str) -> JobView | None:
     """The job behind a record."""
-    return _one(Job.objects.using(using).filter(record=record_id))
+    job = Job.objects.using(using).only(*SHOWN).filter(record=record_id).first()
+    return None if job is None else view_of(job)
 
 
 def view_of(job: Job) -> JobView:
-    """What its document shows of a job; neither arguments nor traceback are read."""
-    return JobView(
-        id=job.pk,
-        status=job.status,
-        task=job.task,
-        done=job.done,
-        total=job.total,
-        result=job.result,
-        error_code=job.error_code,
-        error_message=job.error_message,
-        attempts=job.attempts,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-    )
+    """What its document shows of a job."""
+    return JobView(*(getattr(job, name) for name in SHOWN))
 
 
 def begin(job_id: UUID, *, using: str) -> JobRun | None:
@@ -128,8 +106,7 @@ def begin(job_id: UUID, *, using: str) -> JobRun | None:
             done=None,  # of the attempt before
             total=None,
         )
-    order = JobOrder(job.task, job.arguments, job.lease, job.ttl, job.tombstone)
-    return JobRun(job_id, claimed, _candidate(record, job, using), order, job.attempts + 1)
+    return _run_of(record, job, claimed, job.attempts + 1, using)
 
 
 def progress(job_id: UUID, attempts: int, done: int, total: int, *, using: str) -> None:
@@ -170,18 +147,12 @@ def end(claimed: Claimed, ending: JobEnding, *, using: str) -> JobView:
     """Write how a job ended, and give what its document shows. The caller holds the fence, in
     the transaction of the job's effects."""
     ours = Job.objects.using(using).filter(record=claimed.record_id)
-    if ending.progress is not None:  # a heartbeat may not have come to write the last one
-        done, total = ending.progress
-        ours.update(done=done, total=total)
-    ours.update(
-        status=ending.status,
-        result=ending.result,
-        error_code=ending.error_code,
-        error_message=ending.error_message,
-        traceback=ending.traceback,
-        finished_at=ServerNow(),
-    )
-    return view_of(ours.get())
+    changes = dataclasses.asdict(ending)
+    progress = changes.pop("progress")
+    if progress is not None:  # a heartbeat may not have come to write the last one
+        changes["done"], changes["total"] = progress
+    ours.update(finished_at=ServerNow(), **changes)
+    return view_of(ours.only(*SHOWN).get())
 
 
 def take(job_id: UUID, *, using: str) -> JobRun | None:
@@ -193,13 +164,27 @@ def take(job_id: UUID, *, using: str) -> JobRun | None:
     claimed = leases.take(Claimed(record.pk, record.attempt), job.lease, using=using)
     if claimed is None:
         return None
-    order = JobOrder(job.task, job.arguments, job.lease, job.ttl, job.tombstone)
-    return JobRun(job_id, claimed, _candidate(record, job, using), order, job.attempts)
+    return _run_of(record, job, claimed, job.attempts, using)
 
 
-def _candidate(record: IdempotencyRecord, job: Job, using: str) -> Candidate:
-    """The request that started a job, as the ledger saw it."""
-    return Candidate(
+def unsent(job_id: UUID, *, using: str) -> None:
+    """Take back what the sweep has counted: the broker did not take the message, and a pause that
+    grows with its outage would keep the job waiting long after it."""
+    with transaction.atomic(using=using):
+        found = _locked(job_id, using)
+        if found is None or found[1].status != JobStatus.QUEUED:
+            return
+        record, job = found
+        records = IdempotencyRecord.objects.using(using).filter(pk=record.pk)
+        records.update(lease_until=after(job.lease))
+        Job.objects.using(using).filter(pk=job_id).update(resent=max(job.resent - 1, 0))
+
+
+def _run_of(
+    record: IdempotencyRecord, job: Job, claimed: Claimed, attempts: int, using: str
+) -> JobRun:
+    """A job that was taken, with the request that started it as the ledger saw it."""
+    candidate = Candidate(
         identity=Identity(record.scope, record.key, using),
         operation=record.operation,
         fingerprint=_fingerprint(record),
@@ -211,6 +196,10 @@ def _candidate(record: IdempotencyRecord, job: Job, using: str) -> Candidate:
         holds=record.holds,
         job=True,
     )
+    order = JobOrder(
+        **{each.name: getattr(job, each.name) for each in dataclasses.fields(JobOrder)}
+    )
+    return JobRun(job.pk, claimed, candidate, order, attempts)
 
 
 def _locked(
@@ -228,11 +217,6 @@ def _locked(
 def _lapsed(record: IdempotencyRecord, using: str) -> bool:
     records = IdempotencyRecord.objects.using(using)
     return records.filter(pk=record.pk, lease_until__lte=ServerNow()).exists()
-
-
-def _one(jobs: "QuerySet[Job]") -> JobView | None:
-    job = jobs.defer("arguments", "traceback").first()
-    return None if job is None else view_of(job)
 
 
 def _fingerprint(record: IdempotencyRecord) -> Fingerprint:

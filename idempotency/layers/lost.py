@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import F
-
-from idempotency.layers import leases
-from idempotency.layers.clock import after
-from idempotency.models import IdempotencyRecord, Job, JobStatus, State
+from idempotency.layers import jobs, leases
+from idempotency.models import Job, JobStatus
 
 #: The pause before a queued job's message is sent again doubles so often: with a lease of a
 #: minute, a queue that is hours long gets one more message an hour from each of its jobs.
@@ -59,20 +55,4 @@ def send_again(lost: Collection[Lost], *, using: str) -> None:
         pauses[job.pause].append(job.record_id)
     for pause, record_ids in pauses.items():
         leases.take_all(record_ids, pause, using=using)
-    Job.objects.using(using).filter(pk__in=[job.id for job in lost]).update(
-        status=JobStatus.QUEUED, resent=F("resent") + 1
-    )
-
-
-def unsent(job_id: UUID, *, using: str) -> None:
-    """Take back what `send_again` has counted: the broker did not take the message, and a pause
-    that grows with its outage would keep the job waiting long after it."""
-    with transaction.atomic(using=using):
-        jobs = Job.objects.using(using).filter(pk=job_id)
-        records = IdempotencyRecord.objects.using(using)
-        waiting = records.filter(pk__in=jobs.values("record"), state=State.JOB).select_for_update()
-        record = waiting.first()
-        job = jobs.filter(status=JobStatus.QUEUED).first()
-        if record is not None and job is not None:
-            records.filter(pk=record.pk).update(lease_until=after(job.lease))
-            jobs.update(resent=max(job.resent - 1, 0))
+    jobs.requeue([job.id for job in lost], using=using)
