@@ -341,7 +341,7 @@ def test_socket_time_outs_are_insisted_on(
         {"CONNECTION_POOL_KWARGS": {"retry_on_error": [OSError]}},
         {"location": "redis://h/0?retry_on_timeout=yes"},
     ],
-    ids=str,
+    ids=["on a time-out", "a policy", "on an error", "in the URL"],
 )
 def test_retries_are_warned_of(settings: Any, options: Any) -> None:
     settings.CACHES = redis(**options)

@@ -562,7 +562,11 @@ def test_what_a_crash_has_torn_is_cut_off(tmp_path: Path) -> None:
     assert [line["key"] for line in lines(path)] == ["one", "two"]
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}\n") + b"garbage"])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"{}\n") + b"garbage"],
+    ids=["no gzip", "garbage behind it"],
+)
 def test_a_file_that_is_no_archive_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(content)
