@@ -19,6 +19,7 @@ from idempotency import protocol
 from idempotency.documents import decode, encode
 from idempotency.event_keys import KeySource, checked_key, key_reader
 from idempotency.exceptions import IdempotencyError, InProgress, KeyExpired, Unavailable
+from idempotency.execution import raise_again
 from idempotency.fingerprint import Fingerprint, Payload
 from idempotency.identity import check_operation
 from idempotency.layers import ledger, link
@@ -117,7 +118,7 @@ def once(
                 using=using,
             )
             try:
-                answer: Any = protocol.run(asked, run, _forget)
+                answer: Any = protocol.run(asked, run, raise_again)
             except (InProgress, Unavailable, KeyExpired) as refusal:
                 # No request begins or ends here, where Django would replace a broken connection.
                 if not link.in_transaction(using=using):  # else it is a TestCase's
@@ -172,10 +173,6 @@ class _Run:
                 " exception instead."
             )
         return answer
-
-
-def _forget(error: Exception) -> NoReturn:
-    raise error
 
 
 def _protect_task(task: Any, protect: Callable[[Any], Any]) -> None:

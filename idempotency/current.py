@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from idempotency.exceptions import LeaseLost
 from idempotency.heartbeat import Heartbeat
 from idempotency.keys import running
-from idempotency.outcomes import Candidate, Claimed, JobRun, JobView
+from idempotency.outcomes import Candidate, Claimed, JobRun
 from idempotency.work import Work
 
 
@@ -26,9 +26,8 @@ class Execution:
     #: The job that this is, and how much of how much it says it has done.
     job: JobRun | None = None
     progress: tuple[int, int] | None = None
-    #: The job that the handler has started.
-    started: JobView | None = None
-    #: Sends its message after the commit; an undone savepoint takes it along.
+    #: Sends the message of the job that the handler has started, after the commit; a savepoint
+    #: that is undone takes both along.
     message: Callable[[], None] | None = None
 
     def check(self) -> None:

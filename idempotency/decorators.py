@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.db import DatabaseError, InterfaceError
@@ -15,7 +15,7 @@ from idempotency import protocol, replies
 from idempotency.consumers import once
 from idempotency.declarations import declare
 from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
-from idempotency.execution import RETRY_AFTER
+from idempotency.execution import RETRY_AFTER, raise_again
 from idempotency.identity import caller_of, check_operation
 from idempotency.layers import ledger, link
 from idempotency.operation import SAFE_METHODS, key_of, operation_of
@@ -73,7 +73,7 @@ def idempotent_view(
                 terms=terms,
                 using=using,
             )
-            return protocol.run(asked, execute, _raise)
+            return protocol.run(asked, execute, raise_again)
 
         @wraps(view)
         def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -110,10 +110,6 @@ def _body(request: HttpRequest) -> Any:
         except (ValueError, RecursionError):
             return request.body
     return request.body
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 def _problem(refusal: IdempotencyError) -> JsonResponse:

@@ -7,7 +7,7 @@ replies are remembered.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from django.db import DatabaseError, InterfaceError, transaction
 from django.http.response import HttpResponseBase
@@ -36,6 +36,12 @@ Handler = Callable[[], HttpResponseBase]
 #: Turns an error of the handler into its rendered response, or raises it again.
 ErrorHandler = Callable[[Exception], HttpResponseBase]
 
+
+def raise_again(error: Exception) -> NoReturn:
+    """The ErrorHandler where nobody renders: the caller gets the error itself."""
+    raise error
+
+
 #: Seconds a client should let pass before it asks again.
 RETRY_AFTER: Final = 1.0
 
@@ -44,11 +50,12 @@ RETRY_AFTER: Final = 1.0
 class Done:
     """The handler ran and its transaction has ended; `stored` is what may be published.
 
-    It is `None` where the work was undone, and where a job has been started.
+    It is `None` where the work was undone, and where a job is queued.
     """
 
     response: HttpResponseBase
     stored: StoredReply | None
+    queued: bool = False
 
 
 def attempt(
@@ -70,7 +77,7 @@ def attempt(
             done = _execute(operation, execution, handler, on_error, log)
     if done.stored is not None:
         log.record(events.EXECUTED)
-    elif execution.started is not None:
+    elif done.queued:
         log.record(events.JOB_QUEUED)
     return done
 
@@ -112,7 +119,7 @@ def claim(operation: Operation, log: events.Reporter) -> Claimed | Refused:
     operation.refuse_mismatch(verdict.fingerprint)
     if verdict.held:
         raise OutcomeUnknown
-    if candidate.lease is None and steps.finished(verdict.record_id, using=using):
+    if candidate.lease is None and steps.any_finished(verdict.record_id, using=using):
         raise StepChanged(
             "An earlier attempt under this key has done steps, which an atomic execution would do"
             " again: the policy has changed since. Give it back its policy, or settle the key."
@@ -142,9 +149,8 @@ def _execute(
         log.record(why.event, why.detail)
         transaction.set_rollback(True, using=using)
         return Done(response, None)
-    if execution.started is not None and link.waits(execution.message, using=using):
-        return Done(response, None)  # provisional: the job's end is the reply
-    execution.started = None  # none, or one that went with a savepoint of the handler's
+    if link.waits(execution.message, using=using):
+        return Done(response, None, queued=True)  # provisional: the job's end is the reply
     reply = replies.capture(response)
     stored = ledger.finish(execution.claimed, operation.candidate, reply, using=using)
     return Done(response, stored)
@@ -194,6 +200,5 @@ def _handle_errors(
             if why is not None:
                 raise _Undone(response, why)
     except _Undone as undone:
-        execution.started = None  # a job that was begun went with the rest
         return undone.response, undone.why
     return response, None

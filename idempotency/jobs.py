@@ -28,7 +28,7 @@ from idempotency.current import Execution, current, current_attempt
 from idempotency.documents import encode, provisional_reply
 from idempotency.exceptions import JobFailed, StepMisplaced
 from idempotency.execution import RETRY_AFTER
-from idempotency.layers import jobs, ledger
+from idempotency.layers import jobs, ledger, link
 from idempotency.outcomes import JobOrder
 from idempotency.recovery import cancel
 from idempotency.worker import JobResult
@@ -60,7 +60,7 @@ def start_job(task: Any, /, **arguments: Any) -> HttpResponse:
     candidate, using = execution.candidate, execution.using
     if not candidate.job:
         raise ImproperlyConfigured('start_job() needs Policy(execution="job") on its action.')
-    if execution.started is not None:
+    if link.waits(execution.message, using=using):
         raise ImproperlyConfigured("One request starts one job: start_job() was called twice.")
     name = getattr(task, "name", None)
     if not isinstance(name, str) or not callable(getattr(task, "run", None)):
@@ -73,11 +73,11 @@ def start_job(task: Any, /, **arguments: Any) -> HttpResponse:
         ttl=candidate.ttl,
         tombstone=candidate.tombstone,
     )
-    execution.started = jobs.add(execution.claimed, order, using=using)
+    job = jobs.add(execution.claimed, order, using=using)
     # Robust: work that is committed must not answer 500 because a broker is away.
-    execution.message = partial(_publish, execution.started.id, name, using)
+    execution.message = partial(_publish, job.id, name, using)
     transaction.on_commit(execution.message, using=using, robust=True)
-    return provisional_reply(execution.started, RETRY_AFTER)
+    return provisional_reply(job, RETRY_AFTER)
 
 
 def step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ commit together, under the fence: of an execution that was taken over, nothing i
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Final
 
 from django.db import DatabaseError, InterfaceError, transaction
 from django.http.response import HttpResponseBase
@@ -123,6 +124,10 @@ def _finish(execution: Execution, response: HttpResponseBase) -> StoredReply:
     return ledger.finish(execution.claimed, execution.candidate, reply, using=execution.using)
 
 
+#: What is told of a key that is left without a reply, and not free.
+_REPORTED: Final = {State.UNKNOWN: events.OUTCOME_UNKNOWN, State.ABANDONED: events.ABANDONED}
+
+
 def _leave(execution: Execution, *, certain: bool) -> None:
     """Free the key, or hold it where what happened outside is not known.
 
@@ -134,13 +139,9 @@ def _leave(execution: Execution, *, certain: bool) -> None:
         link.mend(using=using)
         if candidate.holds and not certain:
             state = State.UNKNOWN
-            report = events.OUTCOME_UNKNOWN
-        elif steps.finished(execution.claimed.record_id, using=using):
-            state = State.ABANDONED  # resumed by the same request only
-            report = events.ABANDONED
         else:
-            leases.leave(execution.claimed, State.RELEASED, kept, using=using)
-            return
-        if leases.leave(execution.claimed, state, kept, using=using):
+            state = steps.state_without_reply(execution.claimed.record_id, using=using)
+        left = leases.leave(execution.claimed, state, kept, using=using)
+        if left and state in _REPORTED:
             digest = candidate.identity.digest
-            events.record(events.Event(report, candidate.operation, digest=digest))
+            events.record(events.Event(_REPORTED[state], candidate.operation, digest=digest))

@@ -1,6 +1,5 @@
 """Observe mode: everything runs, and what would have been deduplicated is counted."""
 
-from typing import NoReturn
 from uuid import uuid4
 
 from django.db import transaction
@@ -10,7 +9,7 @@ from idempotency import events, execution, replies
 from idempotency.attempts import attempt
 from idempotency.current import Execution, entered
 from idempotency.exceptions import InProgress, KeyExpired, KeyReused, OutcomeUnknown
-from idempotency.execution import Done, Handler
+from idempotency.execution import Done, Handler, raise_again
 from idempotency.keys import running
 from idempotency.layers import ledger
 from idempotency.operation import Operation
@@ -55,7 +54,7 @@ def _observe_committed(
         return handler()
 
     try:
-        outcome = attempt(operation, handle, _raise, log)
+        outcome = attempt(operation, handle, raise_again, log)
     except (KeyReused, OutcomeUnknown) as refusal:
         if began:  # it is the handler's own
             raise
@@ -64,14 +63,10 @@ def _observe_committed(
         log.record(events.OBSERVED, _would_be(operation, outcome))
         if isinstance(outcome, Done):
             return outcome.response
-    outcome = attempt(operation.under(str(uuid4())), handler, _raise, log)
+    outcome = attempt(operation.under(str(uuid4())), handler, raise_again, log)
     if not isinstance(outcome, Done):
         raise AssertionError(f"a new key met {outcome!r}")
     return outcome.response
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 def _would_be(operation: Operation, verdict: ledger.Verdict | Done) -> str:

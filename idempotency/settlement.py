@@ -13,7 +13,7 @@ from idempotency import events
 from idempotency.conf import Duration, conf, seconds
 from idempotency.documents import JSON_TYPE, encode, final_reply
 from idempotency.layers import jobs, leases, ledger, steps
-from idempotency.models import JobStatus, State
+from idempotency.models import JobStatus
 from idempotency.outcomes import Candidate, Identity, JobEnding, Reply
 
 
@@ -75,8 +75,7 @@ def it_never_happened(scope: str, key: str, *, using: str | None = None) -> bool
         if left.is_job:
             jobs.reopen(left.claimed, using=alias)
         else:
-            done = steps.finished(left.claimed.record_id, using=alias)
-            state = State.ABANDONED if done else State.RELEASED
+            state = steps.state_without_reply(left.claimed.record_id, using=alias)
             leases.leave(left.claimed, state, sum(_retention()), using=alias)
     _report(left, "never_happened", Identity(scope, key, alias))
     return True

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from idempotency.layers.clock import ServerNow
-from idempotency.models import Step
+from idempotency.models import State, Step
 from idempotency.outcomes import Claimed
 
 
@@ -20,6 +20,17 @@ def finished(record_id: int, *, using: str) -> list[FinishedStep]:
     """The steps of an execution in their order."""
     rows = Step.objects.using(using).filter(record=record_id).order_by("position")
     return [FinishedStep(name, result) for name, result in rows.values_list("name", "result")]
+
+
+def any_finished(record_id: int, *, using: str) -> bool:
+    """Whether an execution has done any step."""
+    return Step.objects.using(using).filter(record=record_id).exists()
+
+
+def state_without_reply(record_id: int, *, using: str) -> State:
+    """What becomes of an execution that is given up: with steps, only the same request resumes it;
+    without, its key is free."""
+    return State.ABANDONED if any_finished(record_id, using=using) else State.RELEASED
 
 
 def add(claimed: Claimed, position: int, step: FinishedStep, *, using: str) -> None:

@@ -1,6 +1,7 @@
 """Starting a job and asking again: one job a key, its status while it runs, its reply for good."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -250,6 +251,28 @@ class TestHandlersThatEndOtherwise:
         assert (first.content, again.content) == (b"nothing to do", b"nothing to do")
         assert (Job.objects.count(), len(messages)) == (0, 0)
         assert IdempotencyRecord.objects.get().state == State.FINISHED
+
+    def test_after_such_a_one_another_may_be_started(self, ask_job, messages):
+        def second_thought():
+            with suppress(LookupError), transaction.atomic():
+                start_job(tasks.book, name="undone")
+                raise LookupError
+            return start_job(tasks.book, name="started")
+
+        assert ask_job(second_thought).status_code == 202
+        messages.deliver()
+        assert booked() == {"started": 1}
+
+    def test_one_that_fails_after_the_start_has_queued_nothing(self, ask_job, messages):
+        def fail():
+            start_job(tasks.book, **NAMES)
+            return HttpResponse(status=500)
+
+        before = events.counts().get(events.JOB_QUEUED, 0)
+        assert ask_job(fail).status_code == 500
+        assert events.counts().get(events.JOB_QUEUED, 0) == before
+        assert nothing_written()
+        assert len(messages) == 0
 
 
 @pytest.mark.usefixtures("rooms")
