@@ -14,6 +14,8 @@ VENV = .venv
 ARGS =
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# Processes that share the suite, each with servers of its own: one for each of two cores.
+PARALLEL = --numprocesses 2 --dist worksteal
 # What runs on every vendor of the database.
 VENDOR_SUITES = tests/protocol tests/contracts tests/test_purge.py tests/test_admin.py
 
@@ -36,8 +38,8 @@ lint: $(READY)
 
 # Two runs, because Django has one default database a process.
 test: $(READY)
-	TEST_DATABASE=sqlite $(BIN)/python -m pytest $(VENDOR_SUITES)
-	$(BIN)/python -m pytest
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PARALLEL) $(VENDOR_SUITES)
+	$(BIN)/python -m pytest $(PARALLEL)
 
 demo: $(READY)
 	$(BIN)/python manage.py demo $(ARGS)

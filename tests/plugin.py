@@ -6,6 +6,8 @@ TEST_MARIADB_URL   the server for TEST_DATABASE=mariadb
 TEST_REDIS_URL     a numbered database, emptied by tests, instead of the embedded Redis
 AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Redis; the tests that
                    have to do with a broker are chosen by `-m broker`
+
+Where pytest-xdist shares the tests among processes, each has servers of its own.
 """
 
 import os
@@ -41,7 +43,10 @@ def database_url(vendor: str, stack: ExitStack) -> str:
 
 def redis_url(stack: ExitStack) -> str:
     """The URL of the Redis database that tests may empty."""
-    return os.environ.get("TEST_REDIS_URL") or stack.enter_context(Redis()).url()
+    given = os.environ.get("TEST_REDIS_URL")
+    if given and "PYTEST_XDIST_WORKER" in os.environ:
+        raise pytest.UsageError("TEST_REDIS_URL is for one process: each test empties it")
+    return given or stack.enter_context(Redis()).url()
 
 
 def broker_url(stack: ExitStack) -> str:
