@@ -1,21 +1,17 @@
 """Leased requests whose process is killed, or suspended past its lease: real signals."""
 
-import os
-import signal
 import time
-from contextlib import contextmanager
 from datetime import timedelta
 
-import psutil
 import pytest
 import requests
 
 from idempotency import settlement
 from idempotency.models import State, Step
 from tests.app.models import Booking
-from tests.concurrent import PATIENCE, Crew, until
+from tests.concurrent import PATIENCE, until
 from tests.leased import lease_end, record, sweep
-from tests.served import gunicorn
+from tests.served.site import kill, served, suspended
 from tests.served.urls import LEASE
 from tests.worked.clock import ahead
 
@@ -29,53 +25,10 @@ pytestmark = [
 MOMENT = 4
 
 
-class Site:
-    """The served project, as clients see it; each request comes by a connection of its own."""
-
-    def __init__(self, origin, crew):
-        self._origin = origin
-        self._crew = crew
-
-    def post(self, path, **body):
-        return requests.post(
-            f"{self._origin}{path}",
-            json={"name": "Ada"} | body,
-            headers={"Idempotency-Key": "k-1", "Connection": "close"},
-            timeout=PATIENCE,
-        )
-
-    def begin(self, path, **body):
-        """A request beside the test: its future, whose response may never come."""
-        return self._crew.start(self.post, path, **body)
-
-
-@contextmanager
-def served(tmp_path, environment=None):
-    log = tmp_path / "server.log"
-    with Crew() as crew, gunicorn(log, workers=2, environment=environment or {}) as origin:
-        yield Site(origin, crew)
-
-
 @pytest.fixture
 def site(tmp_path, gates):
     with served(tmp_path) as site:
         yield site
-
-
-@contextmanager
-def suspended(pid):
-    """The process stands still within the block, as on a host that was paused or starved."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def kill(pid):
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(pid))
 
 
 def seats():
@@ -152,7 +105,7 @@ def test_a_handler_outlives_its_lease_as_long_as_its_process_does(site, gates):
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_wrong_clock_of_the_app_hosts_changes_nothing(tmp_path, gates, hours):
     gates.close("effects")
-    with served(tmp_path, ahead(timedelta(hours=hours))) as site:
+    with served(tmp_path, environment=ahead(timedelta(hours=hours))) as site:
         first = site.begin("/leased/")
         pid = gates.reached("effects")
         begun = lease_end()

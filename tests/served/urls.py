@@ -37,6 +37,20 @@ class BookingView(IdempotencyMixin, APIView):
         return Response({"id": booking.pk, "name": booking.name}, status=201)
 
 
+class GatedView(IdempotencyMixin, APIView):
+    """A booking in one transaction, between the gates `before`, `effects` and `committed`."""
+
+    idempotency_operation = "gated"
+
+    def post(self, request: Request) -> Response:
+        asked: Any = request.data
+        stop_at("before")
+        booking = Booking.objects.create(name=asked["name"])
+        transaction.on_commit(partial(stop_at, "committed"))
+        stop_at("effects")
+        return Response({"id": booking.pk}, status=201)
+
+
 class JobView(IdempotencyMixin, APIView):
     """Starts the task of tests.worked.tasks that the body names, with the rest of the body."""
 
@@ -92,6 +106,7 @@ class SteppedView(LeasedView):
 
 urlpatterns = [
     path("bookings/", BookingView.as_view()),
+    path("gated/", GatedView.as_view()),
     path("jobs/", JobView.as_view()),
     path("held-jobs/", HeldJobView.as_view()),
     path("leased/", LeasedView.as_view()),

@@ -1,0 +1,182 @@
+"""Atomic requests whose process is killed, suspended or recycled: real signals, real servers."""
+
+import time
+from collections import Counter
+
+import psutil
+import pytest
+import requests
+from django.db.models import Count
+
+from idempotency.models import IdempotencyRecord
+from tests.aftermath import Call, violations
+from tests.app.models import Booking
+from tests.concurrent import PATIENCE, until
+from tests.served.site import kill, served, suspended
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.vendors("postgresql", "mysql"),
+    pytest.mark.usefixtures("redis_db"),
+]
+
+#: With more threads, gunicorn would take gthread workers all the same.
+SYNC = ("--worker-class", "sync", "--threads", "1")
+#: Seconds within which a dead one's key is another's: a look at the ledger, and a busy machine.
+MOMENT = 4
+#: Seconds of the lock, and of a handler's silence, where a test waits for their end.
+LOCK = 1
+
+
+@pytest.fixture
+def site(tmp_path, gates):
+    """Sync workers: the one that runs is busy, so a duplicate waits in the other."""
+    with served(tmp_path, *SYNC) as site:
+        yield site
+
+
+@pytest.fixture
+def hasty(tmp_path, gates):
+    """The same with a lock that ends soon."""
+    with served(tmp_path, environment={"LOCK_TIMEOUT": str(LOCK)}) as site:
+        yield site
+
+
+def effects():
+    return dict(Booking.objects.values_list("name").annotate(rows=Count("pk")))
+
+
+def replayed(response):
+    return response.status_code, response.headers.get("Idempotent-Replayed")
+
+
+@pytest.mark.parametrize("gate", ["before", "effects"])
+def test_a_process_killed_in_its_handler_frees_the_key_at_once(site, gates, gate):
+    """Its lock has a minute to live, its transaction is over: waiters ask the ledger."""
+    gates.close(gate)
+    first = site.begin("/gated/")
+    pid = gates.reached(gate)
+    waiting = site.begin("/gated/")
+    kill(pid)
+    killed = time.monotonic()
+    second = waiting.result(PATIENCE)
+    assert time.monotonic() - killed < MOMENT
+    assert replayed(second) == (201, None)
+    with pytest.raises(requests.ConnectionError):
+        first.result(PATIENCE)
+    assert effects() == {"Ada": 1}
+    assert site.post("/gated/").content == second.content
+
+
+def test_a_process_killed_between_commit_and_publish_has_committed(site, gates, redis_db):
+    gates.close("committed")
+    first = site.begin("/gated/")
+    kill(gates.reached("committed"))
+    with pytest.raises(requests.ConnectionError):
+        first.result(PATIENCE)
+    assert not list(redis_db.scan_iter("*:reply"))
+    again = site.post("/gated/")
+    assert replayed(again) == (201, "true")
+    assert effects() == {"Ada": 1}
+
+
+def test_a_process_killed_while_it_waits_takes_nothing_along(site, gates, redis_db):
+    gates.close("effects")
+    first = site.begin("/gated/")
+    runs = gates.reached("effects")
+    duplicate = site.begin("/gated/")
+    until(lambda: redis_db.info("clients")["blocked_clients"] == 1)
+    (waits,) = workers() - {runs}
+    kill(waits)
+    with pytest.raises(requests.ConnectionError):
+        duplicate.result(PATIENCE)
+    gates.open("effects")
+    done = first.result(PATIENCE)
+    assert replayed(done) == (201, None)
+    assert site.post("/gated/").content == done.content
+    assert effects() == {"Ada": 1}
+
+
+def test_a_suspended_process_loses_its_key_and_changes_nothing_when_it_goes_on(
+    hasty, gates, redis_db
+):
+    """As a host that vanished in mid-transaction: its connection stays, idle. The claim's own
+    limit of silence ends its transaction."""
+    gates.close("effects")
+    first = hasty.begin("/gated/")
+    pid = gates.reached("effects")
+    with suspended(pid):
+        duplicates = [hasty.begin("/gated/") for _ in range(4)]
+        answers = [duplicate.result(PATIENCE) for duplicate in duplicates]
+        assert effects() == {"Ada": 1}
+        (name,) = redis_db.scan_iter("*:reply")
+        entry = redis_db.get(name)
+        gates.open("effects")
+    late = first.result(PATIENCE)
+    assert (late.status_code, late.json()["code"]) == (503, "idempotency_unavailable")
+    assert redis_db.get(name) == entry
+    history = [Call("Ada", *told(answer)) for answer in [*answers, hasty.post("/gated/")]]
+    assert {call.status for call in history} == {201}
+    assert violations(history, effects()) == []
+
+
+def test_a_suspended_process_that_had_committed_publishes_nothing_late(hasty, gates, redis_db):
+    gates.close("committed")
+    first = hasty.begin("/gated/")
+    with suspended(gates.reached("committed")):
+        until(lambda: not list(redis_db.scan_iter("*:lock")))  # its lock is over
+        (record,) = IdempotencyRecord.objects.all()
+        IdempotencyRecord.objects.update(body=b'{"id": "newer"}')  # what a replay finds from now on
+        gates.open("committed")
+    assert first.result(PATIENCE).status_code == 201
+    assert bytes(record.body) == first.result(PATIENCE).content
+    assert not list(redis_db.scan_iter("*:reply"))
+
+
+SERVERS = {
+    "gthread": (),
+    "gthread, preloaded": ("--preload",),
+    "sync": (*SYNC, "--workers", "4"),
+    "sync, preloaded": (*SYNC, "--workers", "4", "--preload"),
+    "recycled": ("--max-requests", "8", "--max-requests-jitter", "4"),
+}
+
+
+@pytest.mark.parametrize("arguments", SERVERS.values(), ids=SERVERS)
+def test_each_way_to_run_gunicorn_serves_a_storm(tmp_path, arguments):
+    keys, retries = 12, 6
+    with served(tmp_path, *arguments) as site:
+        sent = [
+            (f"k-{number}", site.begin("/bookings/", key=f"k-{number}", name=f"k-{number}"))
+            for number in range(keys)
+            for _ in range(retries)
+        ]
+        history = [called(key, future) for key, future in sent]
+        history += [Call(key, *told(site.post("/bookings/", key=key, name=key))) for key, _ in sent]
+    assert violations(history, effects()) == []
+    assert effects() == {f"k-{number}": 1 for number in range(keys)}
+    assert Counter(call.status for call in history[len(sent) :]) == {201: len(sent)}
+    if "--max-requests" in arguments:
+        assert (tmp_path / "server.log").read_text().count("Autorestarting") >= 3
+
+
+def called(key, future):
+    """What a request was told; a recycled worker may have closed its connection."""
+    try:
+        return Call(key, *told(future.result(PATIENCE)))
+    except requests.ConnectionError:
+        return Call(key)
+
+
+def told(response):
+    return response.status_code, response.content
+
+
+def workers():
+    """The process ids of the served project's workers."""
+    (master,) = [
+        child
+        for child in psutil.Process().children()
+        if "gunicorn" in child.cmdline() and "tests.served.wsgi" in child.cmdline()
+    ]
+    return {worker.pid for worker in master.children()}

@@ -1,0 +1,58 @@
+"""The served project as its clients see it, and what happens to its processes."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import psutil
+import requests
+
+from tests.concurrent import PATIENCE, Crew, until
+from tests.served import gunicorn
+
+
+class Site:
+    """The served project, as clients see it; each request comes by a connection of its own."""
+
+    def __init__(self, origin, crew):
+        self._origin = origin
+        self._crew = crew
+
+    def post(self, path, key="k-1", **body):
+        return requests.post(
+            f"{self._origin}{path}",
+            json={"name": "Ada"} | body,
+            headers={"Idempotency-Key": key, "Connection": "close"},
+            timeout=PATIENCE,
+        )
+
+    def begin(self, path, **body):
+        """A request beside the test: its future, whose response may never come."""
+        return self._crew.start(self.post, path, **body)
+
+
+@contextmanager
+def served(tmp_path, *arguments, environment=None):
+    """Two worker processes, unless the arguments say otherwise."""
+    log = tmp_path / "server.log"
+    with (
+        Crew(32) as crew,
+        gunicorn(log, *arguments, workers=2, environment=environment or {}) as origin,
+    ):
+        yield Site(origin, crew)
+
+
+@contextmanager
+def suspended(pid):
+    """The process stands still within the block, as on a host that was paused or starved."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(pid))
