@@ -5,6 +5,8 @@
 #   make demo ARGS="--students 50"  the registration window
 #   make bench ARGS="..."           figures, as ratios in one run
 #   make bench-peers VENV=.venv-peers   the same beside the peers
+#   make chaos ARGS="--seconds 600" everything killed, hung and emptied, judged from outside
+#   make mutants                    takes away one guard at a time; the tests must notice
 #   make test VENV=.venv-3.13 PYTHON=python3.13
 
 .POSIX:
@@ -19,7 +21,7 @@ PARALLEL = --numprocesses 2 --dist worksteal
 # What runs on every vendor of the database.
 VENDOR_SUITES = tests/protocol tests/contracts tests/test_purge.py tests/test_admin.py
 
-.PHONY: lint test demo bench bench-peers clean
+.PHONY: lint test demo bench bench-peers chaos mutants clean
 
 $(READY): requirements.txt setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -51,6 +53,12 @@ bench: $(READY)
 bench-peers: $(READY)
 	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks --peers $(ARGS)
+
+chaos: $(READY)
+	$(BIN)/python -m chaos $(ARGS)
+
+mutants: $(READY)
+	$(BIN)/python -m mutants $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache \
