@@ -7,6 +7,7 @@ INSTALLED_APPS = [
     *enrollment.INSTALLED_APPS,
     "enrollment_demo.billing",
     "enrollment_demo.roster",
+    "chaos",
     "tests.app",
 ]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}

@@ -59,6 +59,13 @@ class Process(ABC):
         """Whether it is alive."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Its process id; ServiceError where it was never started."""
+        if self._process is None:
+            raise ServiceError(f"{self.name} was not started")
+        return self._process.pid
+
     def check(self) -> None:
         """ServiceError, with its own last words, where it has ended by itself."""
         if not self.running:

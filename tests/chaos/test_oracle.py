@@ -1,0 +1,57 @@
+"""The oracle finds each kind of violation where it is, and none where it is not."""
+
+import json
+from typing import Any
+
+import pytest
+
+from chaos.oracle import Call, Name, judge
+
+NAME: Name = ("atomic", "ann", "k")
+
+
+def call(status: int | None = 201, *, last: bool = False, **said: Any) -> Call:
+    body = {"caller": "ann", "name": "k", "effect": 1} | said
+    return Call(*NAME, status=status, body=json.dumps(body).encode(), last=last)
+
+
+def job(status: str, **changes: Any) -> Call:
+    result = {"caller": "ann", "name": "k"} if status == "succeeded" else None
+    document = {"status": status, "result": result} | changes
+    return Call(*NAME, status=200, body=json.dumps(document).encode())
+
+
+GOOD: dict[str, tuple[list[Call], dict[Name, int]]] = {
+    "told again and again": ([call(), call(), call(last=True)], {NAME: 1}),
+    "told nothing": ([call(None), call(503), call(409)], {NAME: 1}),
+    "undone": ([call(503), call(None)], {}),
+    "provisional": ([call(202, effect=0), call()], {NAME: 1}),
+    "a job": ([job("succeeded")], {NAME: 1}),
+    "a job that failed": ([job("failed")], {}),
+    "wedged on the way, not in the end": ([call(409), call(last=True)], {NAME: 1}),
+}
+BAD: dict[str, tuple[str, list[Call], dict[Name, int]]] = {
+    "twice": ("at most one effect", [call()], {NAME: 2}),
+    "twice, and nobody was told": ("at most one effect", [call(None)], {NAME: 2}),
+    "lost": ("every success is there", [call()], {}),
+    "two replies": ("one reply", [call(), call(effect=2)], {NAME: 1}),
+    "two statuses": ("one reply", [call(), call(200)], {NAME: 1}),
+    "another caller's": ("no reply across callers", [call(caller="ben")], {NAME: 1}),
+    "another key's": ("no reply across callers", [call(name="l")], {NAME: 1}),
+    "wedged": ("nobody is wedged", [call(), call(409, last=True)], {NAME: 1}),
+    "without an answer at last": ("nobody is wedged", [call(None, last=True)], {}),
+    "a job that was not": ("every success is there", [job("succeeded")], {}),
+    "a job that was": ("a true status", [job("failed")], {NAME: 1}),
+}
+
+
+@pytest.mark.parametrize(("history", "effects"), GOOD.values(), ids=GOOD)
+def test_what_held_is_not_accused(history: list[Call], effects: dict[Name, int]) -> None:
+    assert judge(history, effects) == []
+
+
+@pytest.mark.parametrize(("promise", "history", "effects"), BAD.values(), ids=BAD)
+def test_what_was_broken_is_found(
+    promise: str, history: list[Call], effects: dict[Name, int]
+) -> None:
+    assert {violation.promise for violation in judge(history, effects)} == {promise}
