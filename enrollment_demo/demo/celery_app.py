@@ -5,7 +5,7 @@ Whoever runs the sample by hand takes `celery -A enrollment_demo.enrollment work
 
 from typing import Any
 
-from celery.signals import beat_init, worker_ready
+from celery.signals import beat_init, worker_init
 
 from enrollment_demo.demo.owner import end_with_starter
 from enrollment_demo.enrollment.celery import app
@@ -13,8 +13,8 @@ from enrollment_demo.enrollment.celery import app
 __all__ = ["app"]
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@worker_init.connect  # type: ignore[untyped-decorator]
 @beat_init.connect  # type: ignore[untyped-decorator]
 def watch(**_: Any) -> None:
-    """From the main process; a worker's children, which follow it, are there by then."""
+    """From the main process, before it looks for its broker: that may be gone with the starter."""
     end_with_starter()

@@ -184,6 +184,40 @@ def test_a_killed_demo_leaves_no_process(
     until(lambda: gone(started))
 
 
+@pytest.mark.parametrize("command", ["worker --concurrency 1", "beat --schedule {}/schedule"])
+def test_celery_ends_with_its_starter_though_the_broker_was_never_there(
+    command: str, plain_environment: dict[str, str], closed_port: int, tmp_path: Path
+) -> None:
+    """A killed demo's Redis goes first: whoever still looks for it would look for ever."""
+    log = tmp_path / "celery.log"
+    own = {
+        "DJANGO_SETTINGS_MODULE": "settings.enrollment",
+        "CELERY_BROKER_URL": f"redis://127.0.0.1:{closed_port}/0",
+        "REMAP_SIGTERM": "SIGQUIT",
+    }
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "celery", "-A", "enrollment_demo.demo.celery_app"),
+                *command.format(tmp_path).split(),
+            ],
+            cwd=ROOT,
+            env=plain_environment | own,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+        ) as run,
+    ):
+        try:
+            until(lambda: "refused" in log.read_text())
+            assert run.stdin is not None
+            run.stdin.close()
+            run.wait(PATIENCE / 10)
+        finally:
+            run.kill()
+
+
 def family_with(run: Run, word: str, number: int = 1) -> list[psutil.Process]:
     """All processes below the run, once so many of them have the word in their command line."""
     deadline = time.monotonic() + PATIENCE
