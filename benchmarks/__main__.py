@@ -13,10 +13,11 @@ def main() -> None:
     """Parse the command line, bring the servers up, and run."""
     options = _parser().parse_args()
     urls = os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", "")
-    with backing.servers(*urls) as (database_url, redis_url):
+    with backing.servers(*urls) as (database_url, small_url, redis_url):
         os.environ |= {
             "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
             "DATABASE_URL": database_url,
+            "SMALL_DATABASE_URL": small_url,
             "REDIS_URL": redis_url,
             "BENCHMARK_PEERS": "1" if options.peers else "",
         }
@@ -42,15 +43,21 @@ def _parser() -> argparse.ArgumentParser:
         default=50,
         help="begin no more rounds after so long; default: %(default)s",
     )
-    parser.add_argument("--no-crowd", action="store_true", help="leave out wake-up and storm")
+    parser.add_argument(
+        "--no-crowd", action="store_true", help="leave out wake-up, storm, and HTTP"
+    )
     parser.add_argument(
         "--records",
         type=_count,
         default=1_000_000,
         metavar="N",
-        help="settled records that the sweep looks among, 0: no sweep; default: %(default)s",
+        help="settled records that the ledger is given for sweep, growth and purge, 0: none of"
+        " them; default: %(default)s",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
+    parser.add_argument(
+        "--charts", type=Path, metavar="FOLDER", help="draw the figures there, as SVG"
+    )
     parser.add_argument(
         "--profile",
         choices=("replay", "first"),

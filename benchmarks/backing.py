@@ -13,15 +13,16 @@ from enrollment_demo.servers import Postgres, Redis
 
 
 @contextmanager
-def servers(database_url: str, redis_url: str) -> Iterator[tuple[str, str]]:
-    """The URLs of an empty database and an empty Redis database, gone or emptied afterwards.
+def servers(database_url: str, redis_url: str) -> Iterator[tuple[str, str, str]]:
+    """The URLs of two empty databases and an empty Redis database, gone or emptied afterwards.
 
     What is not given is started. A given Redis database is emptied.
     """
     with ExitStack() as stack:
         database = database_url or stack.enter_context(Postgres()).url()
         cache = redis_url or stack.enter_context(Redis()).url()
-        yield stack.enter_context(_own_database(database)), stack.enter_context(_emptied(cache))
+        first, second = (stack.enter_context(_own_database(database)) for _ in range(2))
+        yield first, second, stack.enter_context(_emptied(cache))
 
 
 @contextmanager

@@ -14,8 +14,11 @@ from redis import Redis
 from benchmarks.cases import Kind
 from benchmarks.counts import Count, verb
 from benchmarks.crowd import Crowd, Outcome
+from benchmarks.growth import Growth
 from benchmarks.heartbeats import Heartbeats
 from benchmarks.measure import Series, quantile, ratio
+from benchmarks.purging import Purging
+from benchmarks.served import Served
 from benchmarks.sweep import Sweep
 from benchmarks.views import WORK
 
@@ -131,4 +134,61 @@ def swept(found: Sweep) -> Row:
         "ratio": round(found.among / found.alone, 2),
         "indexes": list(found.indexes),
         "planting_s": round(found.planting, 1),
+    }
+
+
+def served(cases: list[Served]) -> list[Row]:
+    """Requests a second, and as a share of the base's in the same rounds."""
+    bases: dict[Kind, Served] = {
+        one.kind: one for one in cases if one.kind in (Kind.FLOOR, Kind.BARE)
+    }
+    return [
+        {
+            "name": one.name,
+            "kind": str(one.kind),
+            "requests_a_second": round(statistics.median(one.rates)),
+            "share": round(
+                statistics.median(
+                    mine / theirs
+                    for mine, theirs in zip(one.rates, bases[one.kind.base].rates, strict=True)
+                ),
+                2,
+            ),
+            "base": str(one.kind.base),
+            "p50_ms": _milliseconds(one.times, 0.5),
+            "p99_ms": _milliseconds(one.times, 0.99),
+            "processor_us": round(one.processor / len(one.times) * 1e6),
+        }
+        for one in cases
+    ]
+
+
+def grown(found: Growth) -> Row:
+    """The ledger's cost among many records, and a record's bytes."""
+    return {
+        "few": found.few,
+        "many": found.many,
+        "few_us": round(found.few_us),
+        "many_us": round(found.many_us),
+        "ratio": round(found.ratio.middle, 3),
+        "ratio_low": round(found.ratio.low, 3),
+        "ratio_high": round(found.ratio.high, 3),
+        "reply_bytes": found.reply_size,
+        "record_bytes": round(found.record_size),
+    }
+
+
+def purged(found: Purging) -> Row:
+    """The purge's rate, and the requests beside it."""
+    calm, busy = ([one / 1e3 for one in times] for times in (found.calm, found.busy))
+    return {
+        "deleted": found.deleted,
+        "seconds": round(found.seconds, 1),
+        "rows_a_second": round(found.deleted / found.seconds),
+        "requests_calm": len(calm),
+        "requests_busy": len(busy),
+        "calm_p50_ms": _milliseconds(calm, 0.5),
+        "calm_p99_ms": _milliseconds(calm, 0.99),
+        "busy_p50_ms": _milliseconds(busy, 0.5),
+        "busy_p99_ms": _milliseconds(busy, 0.99),
     }

@@ -48,9 +48,14 @@ class Ratio:
 
 def ratio(series: Series, base: Series) -> Ratio:
     """Each round against the base's same round, because both saw the same machine."""
+    return compared(series.rounds, base.rounds)
+
+
+def compared(rounds: list[list[float]], base: list[list[float]]) -> Ratio:
+    """The same of bare figures."""
     ratios = [
         statistics.median(mine) / statistics.median(theirs)
-        for mine, theirs in zip(series.rounds, base.rounds, strict=True)
+        for mine, theirs in zip(rounds, base, strict=True)
     ]
     return Ratio(statistics.median(ratios), quantile(ratios, 0.25), quantile(ratios, 0.75))
 

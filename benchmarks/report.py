@@ -22,9 +22,13 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     console.print(_counts(figures["counts"]))
     if figures["crowds"]:
         console.print(_crowds(figures["crowds"]))
+    if figures["http"]:
+        console.print(_http(figures["http"]))
     console.print(_heartbeat(figures["heartbeat"]))
     if figures["sweep"]:
         console.print(_sweep(figures["sweep"]))
+        console.print(_growth(figures["growth"]))
+        console.print(_purge(figures["purge"]))
     for target in figures["targets"]:
         verdict = "met   " if target["met"] else "MISSED"
         style = "green" if target["met"] else "bold red"
@@ -125,6 +129,50 @@ def _sweep(row: Row) -> Table:
         f"among {row['records']:,} settled, by {', '.join(row['indexes']) or 'no index'}",
         *(str(row[name]) for name in ("seconds", "seconds_alone", "ratio", "planting_s")),
     )
+    return table
+
+
+def _http(rows: list[Row]) -> Table:
+    table = _table(
+        "over HTTP, gunicorn with 2 processes; the share is of the base's requests a second",
+        "",
+        "",
+        "requests/s",
+        "share",
+        "p50 ms",
+        "p99 ms",
+        "cpu us",
+    )
+    for row in rows:
+        names = ("requests_a_second", "share", "p50_ms", "p99_ms", "processor_us")
+        table.add_row(row["name"], row["kind"], *(str(row[name]) for name in names))
+    return table
+
+
+def _growth(row: Row) -> Table:
+    table = _table("claim and finish, as the ledger grows", "records", "p50 us", "ratio", "middle")
+    table.add_row(f"{row['few']:,}", str(row["few_us"]), "1.00", "")
+    middle = f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}"
+    table.add_row(f"{row['many']:,}", str(row["many_us"]), f"{row['ratio']:.2f}", middle)
+    table.caption = f"a reply of {row['reply_bytes']} bytes: {row['record_bytes']} bytes a record"
+    return table
+
+
+def _purge(row: Row) -> Table:
+    table = _table(
+        f"purge of {row['deleted']:,} records: {row['rows_a_second']:,} a second;"
+        " first requests beside it",
+        "",
+        "requests",
+        "p50 ms",
+        "p99 ms",
+    )
+    for when in ("calm", "busy"):
+        names = (f"requests_{when}", f"{when}_p50_ms", f"{when}_p99_ms")
+        table.add_row(
+            {"calm": "while it rests", "busy": "while it works"}[when],
+            *(str(row[name]) for name in names),
+        )
     return table
 
 

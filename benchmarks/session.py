@@ -6,19 +6,24 @@ import logging
 from typing import Any
 
 from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import (
     cases,
+    charts,
     counts,
     crowd,
     figures,
+    growth,
     heartbeats,
     measure,
     peers,
     profiling,
+    purging,
     report,
+    served,
     sweep,
     targets,
 )
@@ -31,7 +36,8 @@ WIDTH = 108
 def run(options: argparse.Namespace) -> None:
     """Measure what the command line asks for, and print it."""
     logging.disable()
-    call_command("migrate", run_syncdb=True, verbosity=0)
+    for alias in (DEFAULT_DB_ALIAS, growth.SMALL):
+        call_command("migrate", run_syncdb=True, verbosity=0, database=alias)
     console = Console(width=max(WIDTH, Console().width))
     if options.profile:
         profiling.run(options.profile, console)
@@ -40,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
     report.show(console, found)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
+    if options.charts:
+        charts.draw(found, options.charts)
 
 
 def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -53,17 +61,20 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             options.seconds,
             lambda done: progress.update(task, completed=done),
         )
-        crowds = []
+        crowds, http = [], []
         if not options.no_crowd:
             task = progress.add_task("crowds", total=len(crowd.CROWDS))
             for one in crowd.CROWDS:
                 crowds.append(figures.gathered(one, crowd.gather(one)))
                 progress.advance(task)
+            task = progress.add_task("HTTP", total=1)
+            http = figures.served(served.measure())
+            progress.advance(task)
         counted = [figures.counted(counts.count(one.case)) for one in measured if not one.failure]
-        task = progress.add_task("heartbeat, sweep", total=2)
+        task = progress.add_task("heartbeat", total=1)
         heartbeat = figures.beaten(heartbeats.count())
         progress.advance(task)
-        swept = figures.swept(sweep.measure(options.records)) if options.records else None
+        ledger = _ledger(options.records, progress) if options.records else {}
     bases: dict[Kind, measure.Series] = {
         one.case.kind: one for one in measured if one.case.kind in (Kind.FLOOR, Kind.BARE)
     }
@@ -79,13 +90,26 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         ],
         "counts": counted,
         "crowds": crowds,
+        "http": http,
         "heartbeat": heartbeat,
-        "sweep": swept,
+        **{part: ledger.get(part) for part in ("sweep", "growth", "purge")},
         "targets": [
             *targets.timings(timings),
             *targets.counts(counted),
             *(targets.crowds(crowds) if crowds else ()),
             *targets.heartbeat(heartbeat),
-            *(targets.sweep(swept) if swept else ()),
+            *(target for part in ledger for target in getattr(targets, part)(ledger[part])),
         ],
     }
+
+
+def _ledger(records: int, progress: Progress) -> dict[str, figures.Row]:
+    """What a ledger of so many settled records costs; each part leaves it to the next."""
+    task = progress.add_task("sweep, growth, purge", total=3)
+    found = {"sweep": figures.swept(sweep.measure(records))}
+    progress.advance(task)
+    found["growth"] = figures.grown(growth.compare(records))
+    progress.advance(task)
+    found["purge"] = figures.purged(purging.measure())
+    progress.advance(task)
+    return found

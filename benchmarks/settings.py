@@ -7,7 +7,7 @@ import dj_database_url
 
 SECRET_KEY = "key-of-the-benchmarks"
 DEBUG = False
-ALLOWED_HOSTS = ["testserver"]
+ALLOWED_HOSTS = ["testserver", "127.0.0.1"]
 ROOT_URLCONF = "benchmarks.urls"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -30,6 +30,10 @@ DATABASES = {
         os.environ.get("DATABASE_URL", "sqlite://:memory:"), conn_max_age=None
     )
 }
+
+# A ledger of few records, beside the one that may have many.
+if os.environ.get("SMALL_DATABASE_URL"):
+    DATABASES["small"] = dj_database_url.parse(os.environ["SMALL_DATABASE_URL"], conn_max_age=None)
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 _TIMEOUTS = {"SOCKET_TIMEOUT": 0.5, "SOCKET_CONNECT_TIMEOUT": 0.5}

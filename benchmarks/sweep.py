@@ -10,32 +10,15 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from benchmarks import background, calls
+from benchmarks import background, calls, planting
 from idempotency.layers import leases
 from idempotency.layers.clock import after
-from idempotency.models import IdempotencyRecord, Job, State, Step
+from idempotency.models import IdempotencyRecord, State
 from idempotency.publishing import publish
 from idempotency.recovery import BATCH_SIZE, recover
 
 #: Jobs that are lost: every other one with its message, the others with their worker.
 LOST = 100
-
-#: Two hundred a caller; none is due for the purge.
-_SETTLED = f"""
-INSERT INTO {IdempotencyRecord._meta.db_table} (
-    scope, key, operation, state, fingerprint, attempt, status, headers, body, parent_key,
-    created_at, completed_at, expires_at, purge_at
-)
-SELECT
-    'user:' || n / 200 || '/benchmarks.Protected.post', gen_random_uuid(),
-    'benchmarks.Protected.post', 'finished', sha256(n::text::bytea), 1, 201,
-    '[["Content-Type","application/json"]]',
-    convert_to('{{"id":' || n || ',"student":"s","course":"CS101"}}', 'UTF8'), '',
-    made, made, made + interval '24 hours', made + interval '48 hours'
-FROM
-    generate_series(1, %(records)s) AS n,
-    LATERAL (SELECT now() - interval '47 hours' * (1 - n / %(records)s::float8)) AS t(made)
-"""
 
 
 @dataclass(frozen=True)
@@ -53,23 +36,20 @@ class Sweep:
 
 
 def measure(records: int) -> Sweep:
-    """Empty the ledger, and sweep it as it is and with so many settled records in it."""
-    _empty()
+    """Empty the ledger, and sweep it as it is and with so many settled records in it.
+
+    They are left there.
+    """
+    planting.empty()
     _lose()
     alone = _swept()
-    _empty()
+    planting.empty()
     started = time.monotonic()
-    _plant(records)
-    planting = time.monotonic() - started
+    planting.plant(records)
+    took = time.monotonic() - started
     _lose()
     indexes = _indexes()
-    return Sweep(records, LOST, planting, alone, _swept(), indexes)
-
-
-def _empty() -> None:
-    tables = ", ".join(model._meta.db_table for model in (IdempotencyRecord, Job, Step))
-    with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {tables}")
+    return Sweep(records, LOST, took, alone, _swept(), indexes)
 
 
 def _lose() -> None:
@@ -80,13 +60,6 @@ def _lose() -> None:
         if number % 2:
             background.begin(json.loads(reply.body)["id"])
     IdempotencyRecord.objects.filter(state=State.JOB).update(lease_until=after(-1.0))
-
-
-def _plant(records: int) -> None:
-    """Settled records of the last two days, in the order in which they were made."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SETTLED, {"records": records})
-        cursor.execute(f"VACUUM (ANALYZE) {IdempotencyRecord._meta.db_table}")
 
 
 def _swept() -> float:

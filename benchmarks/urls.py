@@ -3,6 +3,7 @@ from django.urls import include, path
 from benchmarks import peers, views
 
 urlpatterns = [
+    path("alive/", views.alive),
     path("floor/", views.Floor.as_view()),
     path("bare/", views.Bare.as_view()),
     path("protected/", views.Protected.as_view()),

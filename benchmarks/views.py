@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django_redis import get_redis_connection
 from rest_framework.request import Request
@@ -33,6 +33,11 @@ def enroll(data: Any) -> dict[str, Any]:
     """The business: one insert."""
     row = Enrollment.objects.create(student=data["student"], course=data["course"])
     return {"id": row.pk, "student": row.student, "course": row.course}
+
+
+def alive(request: HttpRequest) -> HttpResponse:
+    """Whether the server is up."""
+    return HttpResponse("yes")
 
 
 class Floor(APIView):
