@@ -20,6 +20,8 @@ READY = $(VENV)/.ready
 PARALLEL = --numprocesses 2 --dist worksteal
 # What runs on every vendor of the database.
 VENDOR_SUITES = tests/protocol tests/contracts tests/test_purge.py tests/test_admin.py
+# Crowds and dying processes, which SQLite has to stand as well.
+STORM_SUITES = tests/concurrency/test_storm.py tests/faults/test_processes.py
 
 .PHONY: lint test demo bench bench-peers chaos mutants clean
 
@@ -40,7 +42,7 @@ lint: $(READY)
 
 # Two runs, because Django has one default database a process.
 test: $(READY)
-	TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PARALLEL) $(VENDOR_SUITES)
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PARALLEL) $(VENDOR_SUITES) $(STORM_SUITES)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 demo: $(READY)

@@ -5,15 +5,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from django.db import connection
 from django.db.models import Count
 
 from idempotency.models import IdempotencyRecord
 from tests.app.models import Booking
 from tests.served import gunicorn
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.vendors("postgresql")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 KEYS, RETRIES = 50, 20
+#: By a crowd on one key; by SQLite, where every write waits for every other, on any.
+TOLD_TO_COME_AGAIN = {
+    "postgresql": {"idempotency_in_progress"},
+    "mysql": {"idempotency_in_progress"},
+    "sqlite": {"idempotency_in_progress", "idempotency_unavailable"},
+}
 
 
 def post(origin, key):
@@ -27,7 +34,8 @@ def post(origin, key):
 
 @pytest.mark.parametrize("cache", ["with Redis", "without Redis"])
 def test_a_storm_of_retries_runs_each_key_once(tmp_path, redis_db, cache, closed_port):
-    """20 at once for each of 50 keys over 4 processes: one row a key, identical 201s, else 409."""
+    """20 at once for each of 50 keys over 4 processes: one row a key, identical 201s, else "come
+    again"."""
     environment = {}
     if cache == "without Redis":
         environment["REDIS_URL"] = f"redis://127.0.0.1:{closed_port}/0"
@@ -52,6 +60,5 @@ def test_a_storm_of_retries_runs_each_key_once(tmp_path, redis_db, cache, closed
         assert len({answer.content for answer in done}) == 1, key
         assert sum("Idempotent-Replayed" not in answer.headers for answer in done) == 1, key
         for answer in refused:
-            assert answer.status_code == 409, answer.text
-            assert answer.json()["code"] == "idempotency_in_progress"
+            assert answer.json()["code"] in TOLD_TO_COME_AGAIN[connection.vendor], answer.text
             assert int(answer.headers["Retry-After"]) >= 1

@@ -16,7 +16,6 @@ from tests.served.site import kill, served, suspended
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.vendors("postgresql", "mysql"),
     pytest.mark.usefixtures("redis_db"),
 ]
 
@@ -97,6 +96,7 @@ def test_a_process_killed_while_it_waits_takes_nothing_along(site, gates, redis_
     assert effects() == {"Ada": 1}
 
 
+@pytest.mark.vendors("postgresql")
 def test_a_suspended_process_loses_its_key_and_changes_nothing_when_it_goes_on(
     hasty, gates, redis_db
 ):
@@ -116,6 +116,23 @@ def test_a_suspended_process_loses_its_key_and_changes_nothing_when_it_goes_on(
     assert (late.status_code, late.json()["code"]) == (503, "idempotency_unavailable")
     assert redis_db.get(name) == entry
     history = [Call("Ada", *told(answer)) for answer in [*answers, hasty.post("/gated/")]]
+    assert {call.status for call in history} == {201}
+    assert violations(history, effects()) == []
+
+
+@pytest.mark.vendors("mysql", "sqlite")
+def test_a_suspended_process_keeps_its_key_where_the_database_waits_for_it(hasty, gates):
+    """No claim limits a silence there: the duplicates are told to come again."""
+    gates.close("effects")
+    first = hasty.begin("/gated/")
+    with suspended(gates.reached("effects")):
+        duplicates = [hasty.begin("/gated/") for _ in range(4)]
+        answers = [duplicate.result(PATIENCE) for duplicate in duplicates]
+        gates.open("effects")
+    assert {answer.status_code for answer in answers} <= {409, 503}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
+    done = first.result(PATIENCE)
+    history = [Call("Ada", *told(answer)) for answer in [done, hasty.post("/gated/")]]
     assert {call.status for call in history} == {201}
     assert violations(history, effects()) == []
 

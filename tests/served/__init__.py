@@ -19,8 +19,11 @@ DEADLINE = 60
 
 def database_url() -> str:
     """The URL of the test database, where DATABASE_URL names the one beside it."""
+    name = connection.settings_dict["NAME"]
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
     server, _, _ = os.environ["DATABASE_URL"].rpartition("/")
-    return f"{server}/{connection.settings_dict['NAME']}"
+    return f"{server}/{name}"
 
 
 @contextmanager
