@@ -45,6 +45,11 @@ def raise_again(error: Exception) -> NoReturn:
 #: Seconds a client should let pass before it asks again.
 RETRY_AFTER: Final = 1.0
 
+_UNDONE: Final = (
+    "The database undid this request's transaction to keep it apart from others (a serialization"
+    " failure). Send the same request again, with the same key, after the time in Retry-After."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -103,6 +108,8 @@ def answering(using: str, log: events.Reporter) -> Iterator[Callable[[], None]]:
         # Refused is the handler's own error; no answer at all is an outcome that nobody knows.
         if link.unreachable(error, using=using, before=before):
             raise Unavailable(retry_after=RETRY_AFTER) from error
+        if link.is_serialization_failure(error):
+            raise Unavailable(_UNDONE, retry_after=RETRY_AFTER) from error
         raise
 
 

@@ -5,6 +5,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 #: MySQL's codes for "no connection": refused, unreachable, gone away, lost, closed while idle.
 _LOST = frozenset({2002, 2003, 2006, 2013, 4031})
+#: SQLSTATE serialization_failure, for which PostgreSQL asks that the transaction be tried again.
+_SERIALIZATION_FAILURE = "40001"
 #: libpq's PQTRANS_INERROR, in both psycopgs.
 _ABORTED = 3
 
@@ -30,6 +32,16 @@ def unreachable(error: BaseException, *, using: str, before: object = None) -> b
         return True
     replaced = before is not None and raw is not before
     return raw is None or replaced or bool(getattr(raw, "closed", False))
+
+
+def is_serialization_failure(error: BaseException) -> bool:
+    """Whether PostgreSQL undid the transaction to keep it apart from others: it may well succeed
+    when it is tried again. Only above READ COMMITTED."""
+    cause = error.__cause__  # the driver's own
+    return _SERIALIZATION_FAILURE in (
+        getattr(cause, "sqlstate", None),  # psycopg
+        getattr(cause, "pgcode", None),  # psycopg2
+    )
 
 
 def doomed(*, using: str) -> bool:

@@ -5,11 +5,12 @@ from threading import Barrier
 
 import pytest
 import requests
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.http import HttpResponse
 
 from enrollment_demo.demo.relay import Relay
 from enrollment_demo.servers import Postgres
+from idempotency.exceptions import Unavailable
 from idempotency.models import IdempotencyRecord
 from tests.aftermath import Call, violations
 from tests.app.models import Booking
@@ -91,6 +92,36 @@ def test_a_deadlock_is_its_victims_own_error_and_frees_its_key(ask):  # noqa: F8
     again = ask(crossing(*rows), key=victim)
     assert "Idempotent-Replayed" not in again
     assert Booking.objects.filter(name="done").count() == 2
+
+
+@pytest.mark.vendors("postgresql")
+def test_a_serialization_failure_says_so_and_frees_the_key(ask):  # noqa: F811 - the fixture
+    """Where a project runs another isolation level, against the check: a write skew."""
+    met = Barrier(2)
+
+    def skewed():
+        count = Booking.objects.count()
+        if not met.broken:
+            met.wait(PATIENCE)
+        return HttpResponse(f"{Booking.objects.create(name=f'{count}').pk}", status=201)
+
+    def asked(key):
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_isolation = serializable")
+        return ask(skewed, key=key)
+
+    with Crew(2) as crew:
+        futures = {key: crew.start(asked, key) for key in ("there", "back")}
+        errors = {key: future.exception(PATIENCE) for key, future in futures.items()}
+    (victim,) = (key for key, error in errors.items() if error is not None)
+    error = errors[victim]
+    assert isinstance(error, Unavailable)
+    assert "serialization failure" in error.detail
+    assert error.wait >= 1
+    assert Booking.objects.count() == IdempotencyRecord.objects.count() == 1
+    met.abort()
+    assert "Idempotent-Replayed" not in ask(skewed, key=victim)
+    assert Booking.objects.count() == 2
 
 
 def drive(site, strike):
