@@ -6,7 +6,8 @@ TEST_MARIADB_URL   the server for TEST_DATABASE=mariadb
 TEST_REDIS_URL     a numbered database, emptied by tests, instead of the embedded Redis
 AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Redis; the tests that
                    have to do with a broker are chosen by `-m broker`
-TEST_PGBOUNCER     the path of PgBouncer's binary, which selects the tests marked `pgbouncer`
+TEST_PGBOUNCER     the path of PgBouncer's binary; the tests marked `pgbouncer` are deselected
+                   without it, and are chosen alone by `-m pgbouncer`
 
 Where pytest-xdist shares the tests among processes, each has servers of its own.
 """

@@ -108,12 +108,12 @@ def test_a_storm_on_three_connections_runs_each_key_once(tmp_path, bouncer, behi
     assert violations(history, effects()) == []
     assert effects() == dict.fromkeys(KEYS, 1)
     assert IdempotencyRecord.objects.count() == len(KEYS)
-    pooled = bouncer.servers()
+    servers = bouncer.servers()
     (counted,) = bouncer.show("STATS")
-    assert 0 < len(pooled) <= bouncer.size < clients
+    assert 0 < len(servers) <= bouncer.size < clients
     assert counted["total_xact_count"] >= len(KEYS) >= 10 * bouncer.size
     check_sessions(bouncer)
-    assert bouncer.servers() == pooled
+    assert bouncer.servers() == servers
 
 
 @pytest.mark.parametrize("gate", ["before", "effects"])
