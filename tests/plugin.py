@@ -6,11 +6,14 @@ TEST_MARIADB_URL   the server for TEST_DATABASE=mariadb
 TEST_REDIS_URL     a numbered database, emptied by tests, instead of the embedded Redis
 AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Redis; the tests that
                    have to do with a broker are chosen by `-m broker`
+TEST_PGBOUNCER     the path of PgBouncer's binary; the tests marked `pgbouncer` are deselected
+                   without it, and are chosen alone by `-m pgbouncer`
 
 Where pytest-xdist shares the tests among processes, each has servers of its own.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -54,12 +57,23 @@ def broker_url(stack: ExitStack) -> str:
     return os.environ.get("AMQP_URL") or stack.enter_context(Redis()).url()
 
 
+def pgbouncer() -> Path | None:
+    """PgBouncer's binary; None where this run is to do without."""
+    given = os.environ.get("TEST_PGBOUNCER")
+    if not given:
+        return None
+    if (found := shutil.which(given)) is None:
+        raise pytest.UsageError(f"TEST_PGBOUNCER={given}: no program is there")
+    return Path(found).absolute()
+
+
 # A wrapper runs before every plain hook, pytest-django's too.
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     stack = ExitStack()
     early_config.add_cleanup(stack.close)
     vendor = os.environ.setdefault("TEST_DATABASE", VENDORS[0])
+    pgbouncer()  # a mistake is told before anything is started
     os.environ["DATABASE_URL"] = database_url(vendor, stack)
     os.environ["REDIS_URL"] = redis_url(stack)
     os.environ["CELERY_BROKER_URL"] = broker_url(stack)
@@ -68,14 +82,19 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "broker: uses Celery's broker; set by the plugin")
+    config.addinivalue_line("markers", "pgbouncer: starts one, where TEST_PGBOUNCER names it")
 
 
 # First, because the choice by -m is made in the same hook.
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if not BROKERS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
+    if pgbouncer() is None:
+        pooled = [item for item in items if item.get_closest_marker("pgbouncer")]
+        config.hook.pytest_deselected(items=pooled)
+        items[:] = [item for item in items if item not in pooled]
 
 
 def pytest_report_header() -> list[str]:
