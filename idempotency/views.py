@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from django.db import connections
 from django.http.response import HttpResponseBase
-from rest_framework.exceptions import UnsupportedMediaType
+from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -150,15 +150,18 @@ class IdempotencyMixin(_View):
         if key is None:
             response = protocol.run_without_key(execute, using=using)
         else:
-            operation = operation_of(
-                request._request,
-                key,
-                name=name,
-                caller=self.get_idempotency_caller(request),
-                body=_body(request),
-                terms=terms,
-                using=using,
-            )
+            try:
+                operation = operation_of(
+                    request._request,
+                    key,
+                    name=name,
+                    caller=self.get_idempotency_caller(request),
+                    body=_body(request),
+                    terms=terms,
+                    using=using,
+                )
+            except RecursionError as error:  # the parser's, or the fingerprint's
+                raise ParseError("The body is nested too deeply to be read.") from error
             response = protocol.run(operation, execute, on_error)
         # It is final: dispatch must not finalize it again, nor add headers to a replay.
         setattr(self, "finalize_response", _as_it_is)  # noqa: B010 - on the instance, not the type

@@ -1,0 +1,183 @@
+"""Anything at all in headers and body: an answer from the table, never an uncaught exception."""
+
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import path
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from rest_framework import parsers
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from idempotency.models import IdempotencyRecord
+from idempotency.views import IdempotencyMixin
+from tests.app.models import Booking
+from tests.http.asking import assert_refused, replayed
+
+
+class Bookings(IdempotencyMixin, APIView):
+    parser_classes = (parsers.JSONParser, parsers.FormParser, parsers.MultiPartParser)
+
+    def post(self, request):
+        name = type(request.data).__name__
+        return Response({"id": Booking.objects.create(name=name).pk}, status=201)
+
+
+class Files(Bookings):
+    parser_classes = (parsers.FileUploadParser,)
+
+
+urlpatterns = [path("bookings/", Bookings.as_view()), path("files/", Files.as_view())]
+pytestmark = [
+    pytest.mark.urls(__name__),
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("redis_db"),
+]
+
+#: A refusal that the client can mend: the key, the body, its media type.
+MENDABLE = {400, 413, 415}
+#: What a server hands on of a header: any text of one line, in Latin-1.
+LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=300)
+#: What looks like a structured field, whole or cut off.
+FIELDS = st.lists(
+    st.sampled_from(['"', "\\", ";", "=", ",", "a", "key", "?1", ":", " ", "\t", "(", ")", "é"]),
+    max_size=12,
+).map("".join)
+BOUNDARY = "--X"
+JSON = "application/json"
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+#: Pieces that break parsers, in any order.
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            *(
+                b'{"a":',
+                b'"b"',
+                b"}",
+                b"[",
+                b"]",
+                b",",
+                b"1e999",
+                b"NaN",
+                b"-Infinity",
+                b"9" * 5000,
+            ),
+            *(b'"\\ud800"', b'"\\u0000"', b"\0", b"\xff\xfe", b"a=1", b"&", b"%", b"%ff", b"a[]="),
+            *(f"{BOUNDARY}\r\n".encode(), f"{BOUNDARY}--\r\n".encode(), b"\r\n\r\n", b"\r\n"),
+            *(b'Content-Disposition: form-data; name="a"; filename="\xff/../b"', b"name*=utf-8''%"),
+            *(b"Content-Transfer-Encoding: base64\r\n", b"Content-Type: text/x; charset=zip\r\n"),
+        ]
+    ),
+    max_size=10,
+).map(b"".join)
+TYPES = st.sampled_from(
+    [
+        *(JSON, f"{JSON}; charset=utf-16", f"{JSON}; charset=hex", f"{JSON};charset=zlib"),
+        *(f"{JSON}; charset=nonsense", "application/x-www-form-urlencoded", "text/plain", ""),
+        *("application/x-www-form-urlencoded; charset=idna", "multipart/form-data", "x"),
+        *(f"multipart/form-data; boundary={BOUNDARY[2:]}", "multipart/form-data; boundary="),
+    ]
+)
+fuzzed = settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+keys = (f"key-{number}" for number in count())
+
+
+def send(key: str, body: bytes, content_type: str, to: str = "/bookings/", **meta: str) -> Any:
+    client = Client(raise_request_exception=True)
+    sent = {"HTTP_IDEMPOTENCY_KEY": key} | meta
+    return client.generic("POST", to, body, content_type, **sent)
+
+
+def written() -> tuple[int, int]:
+    return Booking.objects.count(), IdempotencyRecord.objects.count()
+
+
+def ask_twice(key: str, body: bytes, content_type: str, **options: str) -> None:
+    """Done once and replayed, or refused twice with nothing written."""
+    bookings, records = written()
+    first = send(key, body, content_type, **options)
+    again = send(key, body, content_type, **options)
+    if first.status_code == 201:
+        assert (again.status_code, again.content) == (201, first.content)
+        assert replayed(again)
+        assert written() == (bookings + 1, records + 1)
+    else:
+        assert first.status_code in MENDABLE, first.content
+        assert first.content  # a body that Django itself gives up on is told in HTML
+        assert again.status_code == first.status_code
+        assert written() == (bookings, records)
+
+
+@fuzzed
+@given(LATIN | FIELDS)
+@example("")
+@example('"' * 10_000)
+@example("k, k")
+@example("\x7f")
+def test_any_key(header: str) -> None:
+    """It is a key, or told to be none."""
+    IdempotencyRecord.objects.all().delete()
+    bookings, _ = written()
+    first = send(header, b"{}", JSON)
+    if first.status_code == 400:
+        assert_refused(first, 400, "idempotency_key_invalid")
+        assert written() == (bookings, 0)
+        return
+    again = send(header, b"{}", JSON)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert written() == (bookings + 1, 1)
+    assert replayed(again)
+
+
+@fuzzed
+@given(LATIN)
+def test_any_scope(scope: str) -> None:
+    ask_twice(next(keys), b"{}", JSON, HTTP_IDEMPOTENCY_SCOPE=scope)
+
+
+@fuzzed
+@given(LATIN.filter(str.strip))
+def test_any_media_type(content_type: str) -> None:
+    ask_twice(next(keys), b"{}", content_type)
+
+
+@fuzzed
+@given(st.binary(max_size=200) | PIECES, TYPES)
+def test_any_body(body: bytes, content_type: str) -> None:
+    ask_twice(next(keys), body, content_type)
+
+
+@fuzzed
+@given(st.binary(max_size=200), LATIN)
+def test_any_file(body: bytes, disposition: str) -> None:
+    ask_twice(next(keys), body, "x/y", to="/files/", HTTP_CONTENT_DISPOSITION=disposition)
+
+
+@fuzzed
+@given(VALUES, st.data())
+def test_any_json_cut_anywhere(value: Any, data: st.DataObject) -> None:
+    whole = json.dumps(value).encode()
+    ask_twice(next(keys), whole[: data.draw(st.integers(0, len(whole)))], JSON)
+
+
+def nested(depth: int) -> bytes:
+    return b'[{"a":' * depth + b"1" + b"}]" * depth
+
+
+@pytest.mark.parametrize("content_type", [JSON, f"{JSON}; charset=utf-8"])
+def test_json_nested_too_deeply_is_refused_as_a_malformed_body(content_type: str) -> None:
+    for depth in (600, 100_000):
+        response = send("deep", nested(depth), content_type)
+        assert (response.status_code, written()) == (400, (0, 0))
+        assert "nested too deeply" in response.json()["detail"]
+    ask_twice("deep", nested(50), content_type)
