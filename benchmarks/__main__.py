@@ -50,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="settled records that the sweep looks among, 0: no sweep; default: %(default)s",
     )
+    parser.add_argument(
+        "--lines",
+        type=_count,
+        default=2_000_000,
+        metavar="N",
+        help="lines of the access log that is audited, 0: no audit; default: %(default)s",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument(
         "--profile",

@@ -25,6 +25,8 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     console.print(_heartbeat(figures["heartbeat"]))
     if figures["sweep"]:
         console.print(_sweep(figures["sweep"]))
+    if figures["audit"]:
+        console.print(_audit(figures["audit"]))
     for target in figures["targets"]:
         verdict = "met   " if target["met"] else "MISSED"
         style = "green" if target["met"] else "bold red"
@@ -125,6 +127,16 @@ def _sweep(row: Row) -> Table:
         f"among {row['records']:,} settled, by {', '.join(row['indexes']) or 'no index'}",
         *(str(row[name]) for name in ("seconds", "seconds_alone", "ratio", "planting_s")),
     )
+    return table
+
+
+def _audit(rows: list[Row]) -> Table:
+    table = _table(
+        "audit of an access log", "", "lines", "duplicates", "lines/s", "peak MiB", "ratio"
+    )
+    for row in rows:
+        numbers = (f"{row[name]:,}" for name in ("lines", "duplicates", "lines_a_second"))
+        table.add_row(row["format"], *numbers, str(row["peak_mib"]), str(row["peak_ratio"]))
     return table
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import (
+    audit,
     cases,
     counts,
     crowd,
@@ -60,10 +61,12 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 crowds.append(figures.gathered(one, crowd.gather(one)))
                 progress.advance(task)
         counted = [figures.counted(counts.count(one.case)) for one in measured if not one.failure]
-        task = progress.add_task("heartbeat, sweep", total=2)
+        task = progress.add_task("heartbeat, sweep, audit", total=3)
         heartbeat = figures.beaten(heartbeats.count())
         progress.advance(task)
         swept = figures.swept(sweep.measure(options.records)) if options.records else None
+        progress.advance(task)
+        audited = figures.audited(audit.measure(options.lines)) if options.lines else []
     bases: dict[Kind, measure.Series] = {
         one.case.kind: one for one in measured if one.case.kind in (Kind.FLOOR, Kind.BARE)
     }
@@ -81,11 +84,13 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "crowds": crowds,
         "heartbeat": heartbeat,
         "sweep": swept,
+        "audit": audited,
         "targets": [
             *targets.timings(timings),
             *targets.counts(counted),
             *(targets.crowds(crowds) if crowds else ()),
             *targets.heartbeat(heartbeat),
             *(targets.sweep(swept) if swept else ()),
+            *(targets.audit(audited) if audited else ()),
         ],
     }

@@ -9,6 +9,9 @@ REPLAY_LIMIT, FIRST_LIMIT = 1.6, 1.8
 RUNNING_LIMIT, START_LIMIT = 1, 3
 #: Seconds of a sweep over the settled records, and the index that it looks by.
 SWEEP_LIMIT, SWEEP_INDEX = 1.0, "idempotency_purge_at"
+#: Lines of the combined format a second of one processor, and how much more memory a log takes
+#: that is ten times as long.
+AUDIT_LINES, AUDIT_MEMORY = 100_000, 1.1
 
 
 def timings(rows: list[Row]) -> list[Row]:
@@ -75,6 +78,24 @@ def sweep(row: Row) -> list[Row]:
     return [
         _target(f"{name}: below {SWEEP_LIMIT:g} s", took, took < SWEEP_LIMIT),
         _target(f"{name}: found by its index", ", ".join(indexes), indexes == [SWEEP_INDEX]),
+    ]
+
+
+def audit(rows: list[Row]) -> list[Row]:
+    """Of the audit of access logs."""
+    _, longer, _ = rows
+    speed, memory = longer["lines_a_second"], longer["peak_ratio"]
+    return [
+        _target(
+            f"audit of a combined log: at least {AUDIT_LINES:,} lines a second",
+            speed,
+            speed >= AUDIT_LINES,
+        ),
+        _target(
+            f"audit of {longer['lines']:,} lines: at most {AUDIT_MEMORY} x the memory of a tenth",
+            memory,
+            memory <= AUDIT_MEMORY,
+        ),
     ]
 
 

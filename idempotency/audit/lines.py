@@ -67,6 +67,8 @@ class Reader:
         self._any = methods is None
         self._methods = methods or frozenset()
         self._verbs = frozenset(method.encode() for method in self._methods)
+        named = b"|".join(sorted(self._verbs))
+        self._perhaps = re.compile(rb'"' if self._any else rb'"(?:' + named + rb")\b")
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def read(self, line: bytes) -> Request | None:
@@ -102,6 +104,9 @@ class Reader:
         )
 
     def _read_json(self, line: bytes) -> Request | None:
+        # Once the log is known for one of requests, those by other methods need no parsing.
+        if self._layouts and not self._perhaps.search(line) and line.rstrip().endswith(b"}"):
+            return None
         try:
             fields: dict[str, Any] = json.loads(_text(line))
         except (ValueError, RecursionError):
@@ -112,12 +117,12 @@ class Reader:
         method = fields[names.method] if names.method else verb
         if not method or not isinstance(method, str):
             raise Unreadable("JSON without a method")
+        if method not in self._methods and not self._any:
+            return None
         try:
             time = moment(fields[names.time])
         except (ValueError, OverflowError) as error:
             raise Unreadable(f"its time: {error}") from None
-        if method not in self._methods and not self._any:
-            return None
         path = fields[names.path] if names.path else rest.rpartition(" ")[0] or rest
         return Request(
             time,

@@ -118,7 +118,7 @@ class Following:
             self._duplicates,
             retried,
             self._duplicate_gaps,
-            self._retry_gaps if retried else _NO_GAPS,
+            self._retry_gaps,
             ended_otherwise,
         )
 

@@ -264,8 +264,9 @@ def test_logs_of_several_servers_are_merged_by_time(log: Wrote) -> None:
     assert (found["duplicates"], found["left_out"]["jumps_in_time"]) == (39, 0)
 
 
+@pytest.mark.parametrize("step", [1, -1])
 def test_a_rotated_log_is_opened_when_its_time_comes(
-    log: Wrote, monkeypatch: pytest.MonkeyPatch
+    log: Wrote, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     read, most = Log.requests, []
 
@@ -278,7 +279,7 @@ def test_a_rotated_log_is_opened_when_its_time_comes(
     running: set[str] = set()
     monkeypatch.setattr(Log, "requests", counted)
     paths = [log(combined(100 * each), name=str(each)) for each in range(20)]
-    assert figures(*paths)["lines"] == 20
+    assert figures(*paths[::step])["lines"] == 20
     assert max(most) == 1
 
 

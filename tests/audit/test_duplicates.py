@@ -201,6 +201,15 @@ def test_what_it_gives_up_is_told() -> None:
     assert following.given_up == 7
 
 
+def test_it_gives_up_what_was_silent_longest() -> None:
+    found: list[Chain] = []
+    following = Window(60, found.append, max_chains=2)
+    for after, path in ((0, "/a/"), (1, "/b/"), (10, "/a/"), (11, "/c/"), (50, "/a/")):
+        following.add(request(after, path=path), path)
+    following.close()
+    assert [(each.endpoint, each.duplicates) for each in found] == [("/a/", 2)]
+
+
 def test_a_chain_takes_the_same_memory_however_long_it_grows() -> None:
     found: list[Chain] = []
     following = Window(60, found.append)

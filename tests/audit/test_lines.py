@@ -225,6 +225,28 @@ def test_lines_of_all_kinds_may_follow_each_other() -> None:
         assert reader.read(line.encode()) == request(size=size)
 
 
+def test_what_is_passed_over_unparsed_hides_nothing() -> None:
+    """A JSON log that is known for one is not parsed for requests by other methods."""
+    reader = Reader(frozenset({"POST", "PATCH"}))
+    assert reader.read(as_json(request_method="GET").encode()) is None
+    assert reader.read(as_json(request_method="GET").encode() + b"\r") is None
+    with pytest.raises(Unreadable, match="no whole JSON object"):
+        reader.read(as_json(request_method="GET").encode()[:-1])
+    lines = (
+        as_json(),
+        as_json(without=("request_method", "request_uri"), request="POST /orders/ HTTP/1.1"),
+    )
+    for line in lines:
+        assert reader.read(line.encode()) == request(size=412)
+
+
+def test_json_that_is_of_no_request_is_unreadable_to_its_end() -> None:
+    reader = Reader(POST)
+    for _ in range(3):
+        with pytest.raises(Unreadable, match="without a status"):
+            reader.read(b'{"time": "2026-03-02T09:00:00Z", "message": "started"}')
+
+
 def test_a_log_that_makes_up_fields_is_read_to_its_end() -> None:
     reader = Reader(POST)
     for number in range(1_000):
