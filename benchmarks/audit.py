@@ -65,7 +65,8 @@ def _read(name: str, lines: int, line: Callable[[datetime, str, int, int], str])
         with path.open("w") as file:
             file.writelines(_lines(lines, line))
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, str(path)],
+            # A process's peak begins with that of the one that started it: a shell is small.
+            ["/bin/sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", _PROGRAM, str(path)],
             check=True,
             stdout=subprocess.PIPE,
             text=True,
