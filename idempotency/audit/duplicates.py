@@ -13,7 +13,7 @@ from idempotency.audit.repeats import Attempt, Chain, Following
 #: Seconds by which lines may be out of order: a server logs a request where it ends, and its
 #: workers do not wait for each other.
 SLACK: Final = 5.0
-#: Chains followed at a time: about 60 MB, and a minute of 1,600 different requests a second.
+#: Chains followed at a time: about 70 MB, and a minute of 1,600 different requests a second.
 MAX_CHAINS: Final = 100_000
 #: Requests that are put in order at a time.
 MAX_HELD: Final = 20_000

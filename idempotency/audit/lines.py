@@ -41,7 +41,7 @@ class Unreadable(ValueError):
 
 
 class Request(NamedTuple):
-    """One request. A tuple, because a frozen dataclass takes five times as long to make."""
+    """One request. A tuple, because a frozen dataclass takes longer to make."""
 
     #: Seconds since 1970, as logged: nginx logs the end of a request, Apache its arrival.
     time: float

@@ -164,28 +164,26 @@ def _clients(found: Summary, top: int) -> str:
 
 def _limits(found: Summary) -> list[str]:
     """What the figures leave out or cannot know, as far as it applies."""
-    told_apart = (
+    always = (
         "Likely, not certain: a log has no bodies."
         " Two people behind one address look like one,"
         " and a second success may be a stored reply, or have changed nothing."
     )
-    parts = [told_apart]
+    parts = [always]
     if found.sized < found.total.requests:
         parts.append(
             f"For {_many(found.total.requests - found.sized, 'request')} the log tells no request"
             " size, so successes with the same status and nearly the same size of response were"
-            f" taken for repeats; {_many(found.total.answered_otherwise, 'success', 'es')} with"
-            " another answer were not. A JSON log with request_length tells more."
+            " taken for repeats; left out, with another answer:"
+            f" {found.total.answered_otherwise:,}. A JSON log with request_length tells more."
         )
     spilled = (
-        (found.further_requests, "request", "s", "to further endpoints, counted together"),
-        (found.further_chains, "group", "s", "of further clients, counted together"),
-        (found.given_up, "request", "s", "forgotten early: too many at a time"),
-        (found.jumps, "jump", "s", "back in time by more than 5 s: repeats across them are lost"),
+        (found.further_requests, "request", "to further endpoints, counted together"),
+        (found.further_chains, "group", "of further clients, counted together"),
+        (found.given_up, "request", "forgotten early: too many at a time"),
+        (found.jumps, "jump", "back in time by more than 5 s: repeats across them are lost"),
     )
-    parts += [
-        f"{_many(count, noun, plural)} {what}." for count, noun, plural, what in spilled if count
-    ]
+    parts += [f"{_many(count, noun)} {what}." for count, noun, what in spilled if count]
     return parts
 
 
@@ -228,8 +226,8 @@ def _further(count: int, noun: str) -> str:
     return f"\n... and {_many(count, noun)} more" if count > 0 else ""
 
 
-def _many(count: int, noun: str, plural: str = "s") -> str:
-    return f"{count:,} {noun}{plural if count != 1 else ''}"
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
 def _printable(text: str) -> str:

@@ -204,7 +204,7 @@ def test_a_log_that_tells_sizes_is_not_said_to_lack_them(log: Wrote) -> None:
 def test_repeats_with_another_answer_are_counted_apart(log: Wrote) -> None:
     path = log(combined(0), combined(1, answer=900))
     assert figures(path)["answered_otherwise"] == 1
-    assert "1 success with another answer were not" in audit(path)[1]
+    assert "left out, with another answer: 1." in audit(path)[1]
 
 
 def test_what_a_client_sent_does_not_reach_the_terminal(log: Wrote) -> None:
