@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         help="settled records that the ledger is given for sweep, growth and purge, 0: none of"
         " them; default: %(default)s",
     )
+    parser.add_argument(
+        "--lines",
+        type=_count,
+        default=2_000_000,
+        metavar="N",
+        help="lines of the access log that is audited, 0: no audit; default: %(default)s",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument(
         "--charts", type=Path, metavar="FOLDER", help="draw the figures there, as SVG"

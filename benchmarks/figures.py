@@ -3,7 +3,8 @@
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import django
@@ -11,6 +12,7 @@ import rest_framework
 from django.db import connection
 from redis import Redis
 
+from benchmarks.audit import Read
 from benchmarks.cases import Kind
 from benchmarks.counts import Count, verb
 from benchmarks.crowd import Crowd, Outcome
@@ -192,3 +194,18 @@ def purged(found: Purging) -> Row:
         "busy_p50_ms": _milliseconds(busy, 0.5),
         "busy_p99_ms": _milliseconds(busy, 0.99),
     }
+
+
+def audited(logs: Sequence[Read]) -> list[Row]:
+    """The logs, and the ratio of each one's peak of memory to the first's."""
+    return [
+        {
+            "format": log.format,
+            "lines": log.lines,
+            "duplicates": log.duplicates,
+            "lines_a_second": round(log.lines / log.seconds),
+            "peak_mib": round(log.peak / (1024 if sys.platform != "darwin" else 1024**2), 1),
+            "peak_ratio": round(log.peak / logs[0].peak, 2),
+        }
+        for log in logs
+    ]

@@ -29,6 +29,8 @@ def show(console: Console, figures: dict[str, Any]) -> None:
         console.print(_sweep(figures["sweep"]))
         console.print(_growth(figures["growth"]))
         console.print(_purge(figures["purge"]))
+    if figures["audit"]:
+        console.print(_audit(figures["audit"]))
     for target in figures["targets"]:
         verdict = "met   " if target["met"] else "MISSED"
         style = "green" if target["met"] else "bold red"
@@ -173,6 +175,16 @@ def _purge(row: Row) -> Table:
             {"calm": "while it rests", "busy": "while it works"}[when],
             *(str(row[name]) for name in names),
         )
+    return table
+
+
+def _audit(rows: list[Row]) -> Table:
+    table = _table(
+        "audit of an access log", "", "lines", "duplicates", "lines/s", "peak MiB", "ratio"
+    )
+    for row in rows:
+        numbers = (f"{row[name]:,}" for name in ("lines", "duplicates", "lines_a_second"))
+        table.add_row(row["format"], *numbers, str(row["peak_mib"]), str(row["peak_ratio"]))
     return table
 
 

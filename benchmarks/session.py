@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import (
+    audit,
     cases,
     charts,
     counts,
@@ -75,6 +76,11 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         heartbeat = figures.beaten(heartbeats.count())
         progress.advance(task)
         ledger = _ledger(options.records, progress) if options.records else {}
+        audited = []
+        if options.lines:
+            task = progress.add_task("audit", total=1)
+            audited = figures.audited(audit.measure(options.lines))
+            progress.advance(task)
     bases: dict[Kind, measure.Series] = {
         one.case.kind: one for one in measured if one.case.kind in (Kind.FLOOR, Kind.BARE)
     }
@@ -93,12 +99,14 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "http": http,
         "heartbeat": heartbeat,
         **{part: ledger.get(part) for part in ("sweep", "growth", "purge")},
+        "audit": audited,
         "targets": [
             *targets.timings(timings),
             *targets.counts(counted),
             *(targets.crowds(crowds) if crowds else ()),
             *targets.heartbeat(heartbeat),
             *(target for part in ledger for target in getattr(targets, part)(ledger[part])),
+            *(targets.audit(audited) if audited else ()),
         ],
     }
 

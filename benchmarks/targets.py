@@ -18,6 +18,9 @@ SWEEP_LIMIT, SWEEP_INDEX = 1.0, "idempotency_purge_at"
 GROWTH_LIMIT, RECORD_LIMIT = 1.1, 800
 #: Rows a second of the purge, and the p99 of the requests beside it against their own.
 PURGE_LIMIT, BESIDE_LIMIT = 100_000, 1.5
+#: Lines of the combined format a second of one processor, and how much more memory a log takes
+#: that is ten times as long.
+AUDIT_LINES, AUDIT_MEMORY = 100_000, 1.1
 
 
 def timings(rows: list[Row]) -> list[Row]:
@@ -116,6 +119,24 @@ def purge(row: Row) -> list[Row]:
     return [
         _target(f"purge: at least {PURGE_LIMIT:,} rows a second", rate, rate >= PURGE_LIMIT),
         _at_most(f"p99 beside the purge: at most {BESIDE_LIMIT} x", beside, BESIDE_LIMIT),
+    ]
+
+
+def audit(rows: list[Row]) -> list[Row]:
+    """Of the audit of access logs."""
+    _, longer, _ = rows
+    speed, memory = longer["lines_a_second"], longer["peak_ratio"]
+    return [
+        _target(
+            f"audit of a combined log: at least {AUDIT_LINES:,} lines a second",
+            speed,
+            speed >= AUDIT_LINES,
+        ),
+        _target(
+            f"audit of {longer['lines']:,} lines: at most {AUDIT_MEMORY} x the memory of a tenth",
+            memory,
+            memory <= AUDIT_MEMORY,
+        ),
     ]
 
 
