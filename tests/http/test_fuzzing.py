@@ -20,7 +20,7 @@ from tests.http.asking import assert_refused, replayed
 
 
 class Bookings(IdempotencyMixin, APIView):
-    parser_classes = (parsers.JSONParser, parsers.FormParser, parsers.MultiPartParser)
+    parser_classes: Any = (parsers.JSONParser, parsers.FormParser, parsers.MultiPartParser)
 
     def post(self, request):
         name = type(request.data).__name__
@@ -94,7 +94,7 @@ keys = (f"key-{number}" for number in count())
 
 def send(key: str, body: bytes, content_type: str, to: str = "/bookings/", **meta: str) -> Any:
     client = Client(raise_request_exception=True)
-    sent = {"HTTP_IDEMPOTENCY_KEY": key} | meta
+    sent: Any = {"HTTP_IDEMPOTENCY_KEY": key} | meta
     return client.generic("POST", to, body, content_type, **sent)
 
 
