@@ -176,8 +176,9 @@ def nested(depth: int) -> bytes:
 
 @pytest.mark.parametrize("content_type", [JSON, f"{JSON}; charset=utf-8"])
 def test_json_nested_too_deeply_is_refused_as_a_malformed_body(content_type: str) -> None:
-    for depth in (600, 100_000):
-        response = send("deep", nested(depth), content_type)
-        assert (response.status_code, written()) == (400, (0, 0))
-        assert "nested too deeply" in response.json()["detail"]
+    response = send("deep", nested(100_000), content_type)
+    assert (response.status_code, written()) == (400, (0, 0))
+    assert "nested too deeply" in response.json()["detail"]
     ask_twice("deep", nested(50), content_type)
+    # How deep is too deep is Python's to say: another version, another answer.
+    ask_twice("deeper", nested(600), content_type)
