@@ -73,6 +73,8 @@ class IdempotencyRecord(models.Model):
     headers = models.TextField(default="")
     body = models.BinaryField(null=True)
     parent_key = models.CharField(max_length=255, default="", blank=True)
+    #: About how often its reply was sent again: counted in memory, and added by and by.
+    replays = models.PositiveIntegerField(default=0, db_default=0)
     created_at = models.DateTimeField()
     completed_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
@@ -176,3 +178,31 @@ class Step(models.Model):
 
     def __str__(self) -> str:
         return f"{self.position} {self.name}"
+
+
+class HourlyCount(models.Model):
+    """How often something happened to an operation within an hour, all processes together."""
+
+    id = models.BigAutoField(primary_key=True)
+    #: When the hour began, by the clocks of those who counted.
+    hour = models.DateTimeField()
+    operation = ByteExactField(max_length=128, blank=True)
+    #: As in `idempotency.events`.
+    event = ByteExactField(max_length=32)
+    detail = ByteExactField(max_length=64, blank=True)
+    count = models.PositiveBigIntegerField()
+    #: Seconds that all of them took together.
+    seconds = models.FloatField()
+
+    class Meta:
+        db_table = "idempotency_hourly_count"
+        verbose_name = _("hourly count")
+        verbose_name_plural = _("hourly counts")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["hour", "operation", "event", "detail"], name="idempotency_hour"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H:00} {self.operation} {self.event}"

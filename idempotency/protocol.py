@@ -11,7 +11,7 @@ from typing import assert_never
 from django.db import transaction
 from django.http.response import HttpResponseBase
 
-from idempotency import events, execution, replies
+from idempotency import counting, events, execution, replies
 from idempotency.attempts import attempt
 from idempotency.crowd import Waiter
 from idempotency.documents import provisional_reply
@@ -170,4 +170,5 @@ def _replay(
     if waiter.waited:
         log.record(events.WAITED)
     log.record(events.REPLAYED, layer)
+    counting.replayed(operation.identity)
     return replies.replay(stored)

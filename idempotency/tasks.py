@@ -9,8 +9,9 @@ from uuid import UUID
 
 from celery import Task, current_app, shared_task
 from celery.exceptions import Retry, SoftTimeLimitExceeded
+from celery.signals import worker_process_shutdown
 
-from idempotency import recovery, worker
+from idempotency import counting, recovery, worker
 from idempotency.exceptions import LeaseLost, is_refusal
 from idempotency.layers import retention
 from idempotency.publishing import publish
@@ -41,6 +42,12 @@ def purge(using: str | None = None, max_seconds: float | None = None) -> None:
     """The purge, for the beat: `idempotency_purge`."""
     done = retention.purge(using=using, max_seconds=max_seconds)
     logger.debug("idempotency purge %s", asdict(done))
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _count(**_: Any) -> None:
+    """A pool's process ends without the interpreter's own goodbye."""
+    counting.end()
 
 
 def _retried(error: Exception) -> bool:

@@ -4,7 +4,7 @@ One walk forward along the index on (purge_at, id): first the forgotten records,
 its job and its steps, then on into the tombstones. It takes a window of so many index entries at a
 time, each in a transaction of its own, and never begins again: what it has deleted still costs a
 scan until the vacuum. Records that somebody else has locked are left alone: a claim is taking them
-over, or another purge has them.
+over, or another purge has them. Old counters go last.
 """
 
 import time
@@ -17,7 +17,7 @@ from typing import Final
 from django.db import connections
 
 from idempotency.conf import conf, seconds
-from idempotency.layers import ledger
+from idempotency.layers import counters, ledger
 from idempotency.layers.archive import Archive
 from idempotency.layers.windows import FORGOTTEN, TOMBSTONES, Position, Windows
 
@@ -79,6 +79,8 @@ def purge(
                 progress(done)
             if max_seconds is not None and done.seconds >= max_seconds:
                 break
+    if done.finished and not scope_prefix and not dry_run:
+        counters.purge()
     return done
 
 

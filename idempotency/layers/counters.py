@@ -1,0 +1,115 @@
+"""The hourly counters: what processes have counted is added up here, an upsert a batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from django.db import connections, router, transaction
+
+from idempotency.layers.clock import after
+from idempotency.models import HourlyCount, IdempotencyRecord
+from idempotency.outcomes import Identity
+
+#: Days that a count is kept: the longest view shows thirty, and two more months to compare it with.
+KEPT_DAYS: Final = 90
+
+_TABLE: Final = HourlyCount._meta.db_table
+_RECORDS: Final = IdempotencyRecord._meta.db_table
+_INSERT: Final = f"INSERT INTO {_TABLE} (hour, operation, event, detail, count, seconds) VALUES"
+_ADD: Final = {
+    "mysql": (
+        "ON DUPLICATE KEY UPDATE count = count + VALUES(count), seconds = seconds + VALUES(seconds)"
+    ),
+    "": (
+        "ON CONFLICT (hour, operation, event, detail) DO UPDATE SET"
+        f" count = {_TABLE}.count + excluded.count, seconds = {_TABLE}.seconds + excluded.seconds"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Kind:
+    """What is counted together."""
+
+    #: Hours since the epoch.
+    hour: int
+    operation: str
+    event: str
+    detail: str
+
+    @property
+    def began(self) -> datetime:
+        """When the hour began."""
+        return datetime.fromtimestamp(self.hour * 3600, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How often, and the seconds that all of them took together."""
+
+    kind: Kind
+    count: int
+    seconds: float
+
+
+def alias() -> str:
+    """Where the counters are: the router's choice."""
+    return router.db_for_write(HourlyCount)
+
+
+def add(counts: Sequence[Count]) -> None:
+    """Add to the counters. One statement; none where there is nothing to add."""
+    if not counts:
+        return
+    connection = connections[alias()]
+    values = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(counts))
+    moment = connection.ops.adapt_datetimefield_value
+    parameters = [
+        value
+        # Always in the same order: two processes that add at once must not deadlock.
+        for one in sorted(counts, key=lambda one: one.kind)
+        for value in (
+            *(moment(one.kind.began), one.kind.operation, one.kind.event, one.kind.detail),
+            *(one.count, one.seconds),
+        )
+    ]
+    how = _ADD.get(connection.vendor, _ADD[""])
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_INSERT} {values} {how}", parameters)
+
+
+def add_replays(replays: Iterable[tuple[Identity, int]]) -> None:
+    """Add to the records' own counts. A record that is gone by now is nobody's loss."""
+    by_alias: dict[str, list[tuple[int, str, str]]] = {}
+    for identity, count in replays:
+        by_alias.setdefault(identity.using, []).append((count, identity.scope, identity.key))
+    for using, rows in by_alias.items():
+        connection = connections[using]
+        key = connection.ops.quote_name("key")
+        rows.sort(key=lambda row: row[1:])
+        with transaction.atomic(using=using), connection.cursor() as cursor:
+            cursor.executemany(
+                f"UPDATE {_RECORDS} SET replays = replays + %s"  # noqa: S608 - a model's table
+                f" WHERE scope = %s AND {key} = %s",
+                rows,
+            )
+
+
+def purge() -> int:
+    """Delete the counts that are older than `KEPT_DAYS`; how many there were."""
+    old = HourlyCount.objects.using(alias()).filter(hour__lt=after(-KEPT_DAYS * 86_400.0))
+    return old.delete()[0]
+
+
+def since(hours: float) -> list[Count]:
+    """The counts of the last so many hours, the oldest first."""
+    found = HourlyCount.objects.using(alias()).filter(hour__gt=after(-hours * 3600))
+    names = ("hour", "operation", "event", "detail", "count", "seconds")
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return [
+        Count(Kind((hour - epoch) // timedelta(hours=1), operation, event, detail), count, seconds)
+        for hour, operation, event, detail, count, seconds in found.order_by("hour").values_list(
+            *names
+        )
+    ]
