@@ -48,9 +48,10 @@ class Settings:
         return found
 
     def _refresh(self) -> None:
-        lazy: Any = settings
-        if lazy._wrapped is not self._source:
-            self._source, self._known = lazy._wrapped, {}
+        # Past the look-up that Django's lazy objects have in Python: a request comes here often.
+        source = object.__getattribute__(settings, "_wrapped")
+        if source is not self._source:
+            self._source, self._known = source, {}
             self._generation += 1
 
     @property

@@ -73,7 +73,7 @@ def idempotent_view(
                 terms=terms,
                 using=using,
             )
-            return protocol.run(asked, execute, raise_again)
+            return protocol.run(asked, execute, raise_again, replies.after_sending)
 
         @wraps(view)
         def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

@@ -12,7 +12,7 @@ from django.dispatch import Signal
 logger: Final = logging.getLogger("idempotency")
 
 #: Sent with `event`, an Event, after each outcome. Receivers run in the request: keep them short.
-recorded: Final = Signal()
+recorded: Final = Signal(use_caching=True)
 
 
 @dataclass(frozen=True, slots=True)

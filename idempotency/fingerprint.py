@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl
+
+from django.utils.functional import cached_property
 
 from idempotency.conf import conf
 
@@ -195,7 +197,7 @@ def _text(value: str) -> bytes:
 
 def _joined(parts: Iterable[bytes]) -> bytes:
     """Length-prefixed, so that no two lists of parts join to the same bytes."""
-    return b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return b"".join([b"%d:%b" % (len(part), part) for part in parts])
 
 
 def _digest(secret: bytes, label: bytes, message: bytes) -> bytes:
@@ -216,9 +218,10 @@ def sign(purpose: str, name: str, content: bytes, size: int) -> bytes:
 def is_signed(purpose: str, name: str, content: bytes, proof: bytes, size: int) -> bool:
     """Whether `proof` is such a MAC, under the current or an older secret."""
     bound = _joined((name.encode(), content))
-    return any(
-        hmac.compare_digest(proof, mac(secret, bound, size)) for secret in derived_secrets(purpose)
-    )
+    for secret in derived_secrets(purpose):
+        if hmac.compare_digest(proof, mac(secret, bound, size)):
+            return True
+    return False
 
 
 def _secrets() -> tuple[bytes, ...]:

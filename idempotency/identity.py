@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
@@ -71,13 +72,18 @@ def identify(
     percent-encoded, which keeps `+` and `/` for us: no two callers and operations join to the
     same scope.
     """
+    return Identity(_scope(caller, operation, narrowing), key, using)
+
+
+@lru_cache(maxsize=1024)
+def _scope(caller: str, operation: str, narrowing: str | None) -> str:
     name = quote(caller, safe=":@.")
     if narrowing is not None:
         name += "+" + hashlib.sha256(narrowing.encode()).hexdigest()[:32]
     scope = f"{name}/{operation}"
     if len(scope) > MAX_SCOPE:
         scope = f"+{hashlib.sha256(name.encode()).hexdigest()}/{operation}"
-    return Identity(scope, key, using)
+    return scope
 
 
 @lru_cache(maxsize=8)
@@ -96,7 +102,7 @@ def caller_of(user: Any, auth: Any) -> str:
     """
     authenticated = user is not None and user.is_authenticated
     if authenticated and user.pk is not None:
-        kind = "user" if isinstance(user, get_user_model()) else _kind(user)
+        kind = "user" if isinstance(user, _user_model(settings.AUTH_USER_MODEL)) else _kind(user)
         return f"{kind}:{user.pk}"
     if not authenticated and auth is None:
         return ANONYMOUS
@@ -112,6 +118,11 @@ def caller_of(user: Any, auth: Any) -> str:
         f" auth is {type(auth).__name__}. Override get_idempotency_caller(), or give"
         " idempotent_view a caller."
     )
+
+
+@lru_cache(maxsize=1)
+def _user_model(name: str) -> type:
+    return get_user_model()
 
 
 def _kind(user: Any) -> str:

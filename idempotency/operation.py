@@ -2,11 +2,11 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Final
 from uuid import uuid4
 
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 
 from idempotency import events
 from idempotency.conf import conf, seconds

@@ -3,10 +3,10 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS
+from django.utils.functional import cached_property
 
 from idempotency.fingerprint import Fingerprint
 

@@ -5,6 +5,7 @@ and ends with the finish. Before it stand the cache (is there a reply?) and the 
 on it?); both may be absent, and neither decides that a request is new.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
@@ -37,22 +38,33 @@ from idempotency.outcomes import (
     StoredReply,
 )
 
+#: Calls a function after the response has been sent, or at once where nothing is sent.
+After = Callable[[HttpResponseBase, Callable[[], None]], None]
+
 #: Claims in a row before "perhaps a neighbour's lock" counts as "in progress".
 UNCERTAIN_CLAIMS = 5
 
 
-def run(operation: Operation, handler: Handler, on_error: ErrorHandler) -> HttpResponseBase:
+def at_once(answer: HttpResponseBase, call: Callable[[], None]) -> None:
+    """Calls it: nothing is sent."""
+    call()
+
+
+def run(
+    operation: Operation, handler: Handler, on_error: ErrorHandler, after: After = at_once
+) -> HttpResponseBase:
     """The reply of the one execution of this operation under its key, run now or stored.
 
     `handler` runs inside the transaction, at most once. `on_error` renders an error that the
-    policy may remember. Raises an IdempotencyError where the request is refused, and the
-    handler's own exceptions untouched.
+    policy may remember. `after` has cache and lock told once the reply is on its way: the ledger
+    knows by then, and until then the lock stands. Raises an IdempotencyError where the request is
+    refused, and the handler's own exceptions untouched.
     """
     log = events.Reporter(operation.name, operation.identity.digest)
     try:
         if operation.terms.mode == "observe":
             return observe(operation, handler, log)
-        return _enforce(operation, handler, on_error, log)
+        return _enforce(operation, handler, on_error, after, log)
     except IdempotencyError as refusal:
         log.record(events.REFUSED, refusal.default_code)
         raise
@@ -71,10 +83,15 @@ def run_without_key(handler: Handler, *, using: str) -> HttpResponseBase:
 
 
 def _enforce(
-    operation: Operation, handler: Handler, on_error: ErrorHandler, log: events.Reporter
+    operation: Operation,
+    handler: Handler,
+    on_error: ErrorHandler,
+    after: After,
+    log: events.Reporter,
 ) -> HttpResponseBase:
     view = lock.enter(operation.identity, operation.payload.fingerprint)
     publish: StoredReply | None = None
+    answer: HttpResponseBase | None = None
     waits = operation.terms.in_flight == "wait"
     uncertain = 0
     with Waiter(operation.terms.wait_timeout) as waiter:
@@ -89,12 +106,13 @@ def _enforce(
                 if not (just_met and waiter.may_wait()):
                     match attempt(operation, handle, on_error, log):
                         case Done(response, stored):
-                            publish = stored
+                            publish, answer = stored, response
                             return response
                         case Finished(stored):
                             publish = stored
                             _report_caught(operation, view, log)
-                            return _replay(operation, stored, "ledger", waiter, log)
+                            answer = _replay(operation, stored, "ledger", waiter, log)
+                            return answer
                         case Expired():
                             raise KeyExpired
                         case Attached(record_id, _, job):
@@ -110,7 +128,7 @@ def _enforce(
                 view = _next_view(operation, view, waiter)
         finally:
             if isinstance(view, Held | Off):
-                _leave(operation, view, publish)
+                _leave(operation, view, publish, answer, after)
 
 
 def _attach(
@@ -154,11 +172,21 @@ def _report_caught(operation: Operation, view: lock.View, log: events.Reporter) 
         log.record_once(events.CONSTRAINT_CAUGHT)
 
 
-def _leave(operation: Operation, view: Held | Off, reply: StoredReply | None) -> None:
+def _leave(
+    operation: Operation,
+    view: Held | Off,
+    reply: StoredReply | None,
+    answer: HttpResponseBase | None,
+    after: After,
+) -> None:
     """Publish and release, after the commit. A TestCase's transaction never commits."""
-    if reply is not None and link.in_transaction(using=operation.using):
-        reply = None
-    lock.leave(operation.identity, view, reply)
+    if link.in_transaction(using=operation.using):
+        reply = answer = None
+    leave = partial(lock.leave, operation.identity, view, reply)
+    if answer is None:
+        leave()
+    else:
+        after(answer, leave)
 
 
 def _replay(

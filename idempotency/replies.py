@@ -1,7 +1,8 @@
 """Responses to stored replies, and back."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
@@ -84,6 +85,12 @@ def replay(stored: StoredReply) -> HttpResponse:
     if not any(name.lower() == "content-type" for name, _ in stored.headers):
         del response["Content-Type"]  # Django's default; the first reply had none
     return response
+
+
+def after_sending(response: HttpResponseBase, call: Callable[[], None]) -> None:
+    """Have `call` run when the server closes the response: its client has it by then."""
+    closers: Any = vars(response)["_resource_closers"]  # where Django has the request closed
+    closers.append(call)
 
 
 def _stored_headers(items: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

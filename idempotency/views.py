@@ -8,11 +8,12 @@ decides about transactions before dispatch, because ATOMIC_REQUESTS wraps the vi
 import json
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from django.db import connections
 from django.http.response import HttpResponseBase
+from django.utils.functional import cached_property
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
@@ -162,7 +163,7 @@ class IdempotencyMixin(_View):
                 )
             except RecursionError as error:  # the parser's, or the fingerprint's
                 raise ParseError("The body is nested too deeply to be read.") from error
-            response = protocol.run(operation, execute, on_error)
+            response = protocol.run(operation, execute, on_error, replies.after_sending)
         # It is final: dispatch must not finalize it again, nor add headers to a replay.
         setattr(self, "finalize_response", _as_it_is)  # noqa: B010 - on the instance, not the type
         return response
@@ -218,7 +219,7 @@ def _body(request: Request) -> Any:
         and not hasattr(raw, "_post")  # a middleware has parsed it
     ):
         try:
-            return json.loads(raw.body.decode(), parse_constant=_refuse)
+            return _read_json(raw.body.decode())
         except (ValueError, RecursionError):
             pass
     try:
@@ -229,3 +230,7 @@ def _body(request: Request) -> Any:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
+
+
+# Made once: `json.loads` would make one for each call with options.
+_read_json = json.JSONDecoder(parse_constant=_refuse).decode

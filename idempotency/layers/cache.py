@@ -58,7 +58,7 @@ def unseal(name: str, entry: bytes) -> StoredReply | None:
     return StoredReply(
         Fingerprint.from_bytes(digests, fields),
         status,
-        tuple(map(tuple, json.loads(content[_HEAD.size : headers_end]))),
+        tuple(map(tuple, json.loads(content[_HEAD.size : headers_end].decode()))),
         content[body_start:] if kept else None,
         expires_at,
     )

@@ -11,6 +11,7 @@ from django.db.backends.utils import CursorWrapper
 
 from idempotency.exceptions import LeaseLost
 from idempotency.fingerprint import Fingerprint
+from idempotency.layers import cursors
 from idempotency.layers.statements import Statements, statements
 from idempotency.models import IdempotencyRecord, Job, State, Step
 from idempotency.outcomes import (
@@ -46,14 +47,16 @@ def claim(candidate: Candidate, *, using: str) -> Verdict:
     """
     connection = connections[using]
     sql = statements(connection)
-    with connection.cursor() as cursor:
+    with cursors.cursor(connection) as cursor:
         if connection.vendor == "mysql":
             return _claim_in_steps(cursor, sql, candidate, using)
         parameters = _claim_parameters(candidate)
         cursor.execute(sql.claim if candidate.lease is None else sql.claim_leased, parameters)
         inserted = cursor.fetchone()
         if inserted is not None:
-            return Claimed(record_id=inserted[0], attempt=1)
+            record_id, process = inserted
+            cursors.prepare_if_direct(connection, process)
+            return Claimed(record_id, attempt=1)
         row = _read(cursor, sql, parameters)
     return _claim_free(candidate, row, using) or _verdict(row)
 
@@ -89,7 +92,7 @@ def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) 
     connection = connections[using]
     sql = statements(connection)
     mine = {"id": claimed.record_id, "attempt": claimed.attempt}
-    with connection.cursor() as cursor:
+    with cursors.cursor(connection) as cursor:
         cursor.execute(
             sql.finish,
             mine

@@ -6,7 +6,6 @@ token, same time-out, so whatever else takes it is shut out. Its loss is harmles
 orders the crowd.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -15,30 +14,22 @@ from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError
+from redis.exceptions import MaxConnectionsError, ResponseError
 
 from idempotency import events
 from idempotency.conf import conf, seconds
 from idempotency.fingerprint import DIGEST_SIZE, Fingerprint, is_signed, sign
 from idempotency.layers import cache as entries
-from idempotency.layers.connection import Server, server
+from idempotency.layers.connection import Script, Server, server
 from idempotency.outcomes import Busy, Held, Identity, Off, StoredReply
 
 View = StoredReply | Held | Busy | Off
 Result = TypeVar("Result")
 
 
-class _Script:
-    """Lua, and the name by which Redis knows it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
 # KEYS: entry, lock, wake-up. ARGV: token, lock's milliseconds, "1" to read the entry. Answers the
 # entry, the owner in a list, or 1: what redis-py reads most cheaply comes most often.
-_ENTER = _Script("""
+_ENTER = Script("""
 if ARGV[3] == '1' then
     local entry = redis.call('GET', KEYS[1])
     if entry then return entry end
@@ -52,7 +43,7 @@ return 1
 
 # KEYS: entry, lock, wake-up. ARGV: token, entry or '', its milliseconds.
 # No token, no publish: a stopped process that resumes must not overwrite a newer reply.
-_LEAVE = _Script("""
+_LEAVE = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 redis.call('DEL', KEYS[2], KEYS[3])
@@ -84,9 +75,9 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
         return _local_reply(cache, identity) or Off()
     keys = _names(cache, identity)
     token = _token(keys[1], fingerprint)
-    timeout = int(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT) * 1000)
-    for reading in ("1", "0"):
-        answer = _ask(found, partial(_run, found, _ENTER, keys, token, timeout, reading))
+    timeout = _milliseconds(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT))
+    for reading in (b"1", b"0"):
+        answer = _ask(found, partial(found.run, _ENTER, keys, token, timeout, reading))
         match answer:
             case None:
                 return Off()
@@ -119,9 +110,9 @@ def leave(identity: Identity, view: View, reply: StoredReply | None) -> None:
     if not isinstance(view, Held):
         return
     keys = _names(cache, identity)
-    lasting = int((reply.expires_in - _MARGIN) * 1000) if reply is not None else 0
+    lasting = reply.expires_in - _MARGIN if reply is not None else 0.0
     entry = entries.seal(keys[0], reply) if reply is not None and lasting > 0 else b""
-    _ask(found, partial(_run, found, _LEAVE, keys, view.token, entry, lasting))
+    _ask(found, partial(found.run, _LEAVE, keys, view.token, entry, _milliseconds(lasting)))
 
 
 def wait(identity: Identity, limit: float) -> None:
@@ -164,13 +155,8 @@ def _report(error: Exception) -> None:
     events.record(events.Event(events.CACHE_UNAVAILABLE, detail=type(error).__name__))
 
 
-def _run(found: Server, script: "_Script", keys: list[str], *arguments: Any) -> Any:
-    """One round trip; one more where the server does not know the script yet."""
-    client: Any = found.client
-    try:
-        return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-    except NoScriptError:
-        return client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+def _milliseconds(duration: float) -> bytes:
+    return b"%d" % (duration * 1000)
 
 
 def _local_reply(cache: BaseCache, identity: Identity) -> StoredReply | None:

@@ -17,7 +17,8 @@ from idempotency.models import IdempotencyRecord
 class Statements:
     """SQL with named parameters; the empty string where a vendor needs no such statement."""
 
-    #: Inserts a new key. One row where it is ours (PostgreSQL, SQLite); else it may fail.
+    #: Inserts a new key. One row where it is ours, with its id and the server's process
+    #: (PostgreSQL, SQLite); else it may fail.
     claim: str
     #: What the key's row says now.
     read: str
@@ -45,6 +46,8 @@ class _Dialect:
     #: A moment as seconds since 1970.
     epoch: str
     greatest: str = "greatest"
+    #: The server's process, where connections are one to one with processes.
+    process: str = "NULL"
     #: What else must hold before a claim may insert.
     guard: str = ""
     #: Whether a statement can pass by rows that somebody has locked.
@@ -59,6 +62,7 @@ _POSTGRESQL = _Dialect(
     plus="{} + {} * interval '1 second'",
     epoch="extract(epoch from {})::float8",
     skips_locked=True,
+    process="pg_backend_pid()",
     # The try-lock shows an uncommitted claim without waiting for it; the idle limit frees the key
     # of a host that vanished in mid-transaction. Both end with the transaction (PgBouncer).
     guard=(
@@ -125,7 +129,7 @@ def _returning(dialect: _Dialect) -> Statements:
         return (
             f"INSERT INTO {_TABLE} ({names}) SELECT {values}"
             f" WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE {_NAMED}){dialect.guard}"
-            " ON CONFLICT (scope, key) DO NOTHING RETURNING id"
+            f" ON CONFLICT (scope, key) DO NOTHING RETURNING id, {dialect.process}"
         )
 
     # Whoever is at work on the row, a zombie's finish or a purge, is not waited for.
