@@ -24,7 +24,8 @@ class Reply:
     body: bytes
     started: float
     ended: float
-    #: Seconds of our processor time, all threads: what a busy machine disturbs least.
+    #: Seconds of our processor time, all threads, until the response was closed: what a busy
+    #: machine disturbs least.
     processor: float
 
     @property
@@ -67,7 +68,8 @@ def handler(middleware: tuple[str, ...] = ()) -> WSGIHandler:
 
 
 def send(application: WSGIHandler, request: dict[str, Any]) -> Reply:
-    """The reply to one request, from the first byte in to the connection's end."""
+    """The reply to one request. The client has it with its last byte; what a server does as it
+    closes the response counts as processor time only."""
     answer: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
@@ -77,8 +79,8 @@ def send(application: WSGIHandler, request: dict[str, Any]) -> Reply:
     started = time.monotonic()
     response = application(request, start_response)
     body = b"".join(response)
-    response.close()
     ended = time.monotonic()
+    response.close()
     processor = time.process_time() - processor
     status, headers = answer[0]
     return Reply(int(status[:3]), dict(headers), body, started, ended, processor)

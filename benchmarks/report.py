@@ -14,6 +14,7 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     """Print every table of a run."""
     console.print(", ".join(f"{name} {value}" for name, value in figures["environment"].items()))
     console.print(f"{figures['rounds']} rounds, interleaved; a ratio is the rounds' median")
+    console.print("times are the client's, to the last byte of the reply; cpu: until it is closed")
     for kind in (Kind.REPLAY, Kind.FIRST):
         console.print(_timings(kind, figures["timings"]))
     for missing in figures["missing_peers"]:

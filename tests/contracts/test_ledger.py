@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from idempotency.exceptions import LeaseLost
 from idempotency.fingerprint import Fingerprint
-from idempotency.layers import ledger, statements
+from idempotency.layers import cursors, ledger, statements
 from idempotency.models import IdempotencyRecord, State
 from idempotency.outcomes import (
     Candidate,
@@ -315,6 +315,58 @@ def test_prepared_statements_do_the_same():
     assert isinstance(claim(), Claimed)
     assert isinstance(claim(), InFlight)
     assert connection.connection.prepare_threshold == 0
+
+
+def prepared():
+    """How many statements the connection keeps prepared."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+        return cursor.fetchone()[0]
+
+
+@pytest.fixture
+def fresh_connection():
+    connection.close()
+    yield connection
+    connection.close()
+
+
+@pytest.mark.vendors("postgresql")
+def test_claim_and_finish_are_prepared_on_a_connection_of_our_own(fresh_connection):
+    for number in range(cursors.PREPARE_AFTER + 2):
+        execute(candidate(f"key-{number}"))
+    assert prepared() == 2
+
+
+@pytest.mark.vendors("postgresql")
+def test_nothing_is_prepared_where_the_options_say_so(fresh_connection):
+    options = fresh_connection.settings_dict["OPTIONS"]
+    options["prepare_threshold"] = None
+    for number in range(cursors.PREPARE_AFTER + 2):
+        execute(candidate(f"key-{number}"))
+    assert prepared() == 0
+    options.clear()
+
+
+@pytest.mark.vendors("postgresql")
+def test_nothing_is_prepared_behind_a_pooler(fresh_connection):
+    """Its clients are told a process of its own making."""
+    fresh_connection.ensure_connection()
+    raw = fresh_connection.connection
+    cursors.prepare_if_direct(fresh_connection, raw.info.backend_pid + 1)
+    assert raw.prepare_threshold is None
+    cursors.prepare_if_direct(fresh_connection, raw.info.backend_pid)
+    assert raw.prepare_threshold == cursors.PREPARE_AFTER
+
+
+@pytest.mark.vendors("postgresql")
+def test_a_cursor_that_the_project_has_chosen_is_kept(fresh_connection):
+    class Chosen(type(connection.cursor().cursor)):
+        pass
+
+    fresh_connection.ensure_connection()
+    fresh_connection.connection.cursor_factory = Chosen
+    assert isinstance(cursors.cursor(fresh_connection).cursor, Chosen)
 
 
 def test_a_record_that_a_purge_empties_is_expired():
