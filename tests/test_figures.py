@@ -191,7 +191,8 @@ class TestNow:
         JobFactory.create_batch(2)
         JobFactory.create(running=True)
         JobFactory.create(record__lease_until=timezone.now() - timedelta(seconds=1))
-        RecordFactory.create_batch(2, unknown=True)
+        RecordFactory.create(unknown=True)
+        RecordFactory.create(unknown=True, lease_until=timezone.now() - timedelta(seconds=1))
         JobFactory.create(succeeded=True)
         for over in ("released", "tombstone", "forgotten", "abandoned"):
             RecordFactory.create(**{over: True})
