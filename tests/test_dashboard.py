@@ -12,9 +12,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 
-from idempotency.admin import JobAdmin
+from idempotency.admin import IdempotencyRecordAdmin, JobAdmin
 from idempotency.admin.dashboard import RANGES
-from idempotency.models import Job
+from idempotency.models import IdempotencyRecord, Job
 from tests import urls
 from tests.factories import HourlyCountFactory, JobFactory, RecordFactory, UserFactory
 from tests.test_figures import QUERIES
@@ -27,7 +27,10 @@ ADMIN_QUERIES = 4
 #: A site of the project's own, where only jobs are registered.
 bare = AdminSite(name="bare")
 bare.register(Job, JobAdmin)
-urlpatterns = [path("bare/", bare.urls), *urls.urlpatterns]
+#: Another one, with the records.
+other = AdminSite(name="other")
+other.register(IdempotencyRecord, IdempotencyRecordAdmin)
+urlpatterns = [path("bare/", bare.urls), path("other/", other.urls), *urls.urlpatterns]
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 
@@ -90,6 +93,18 @@ def test_a_site_without_the_records_has_none(admin_client: Client) -> None:
     response = admin_client.get("/bare/idempotency/")
     assert response.status_code == 200
     assert "Dashboard" not in response.content.decode()
+
+
+def test_each_site_keeps_to_itself(admin_client: Client) -> None:
+    RecordFactory.create()
+    for page in ("idempotency/", "idempotency/idempotencyrecord/"):
+        assert (
+            '"/other/idempotency/idempotencyrecord/dashboard/"'
+            in admin_client.get(f"/other/{page}").content.decode()
+        )
+    page = admin_client.get("/other/idempotency/idempotencyrecord/dashboard/").content.decode()
+    assert '"/other/idempotency/idempotencyrecord/?stage=' in page
+    assert "/admin/" not in page.replace("/static/admin/", "")
 
 
 # What it says

@@ -44,6 +44,7 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # no subscript
         """What happened in a range, and how things stand now."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        request.current_app = self.admin_site.name
         asked = request.GET.get("range")
         chosen = next((each for each in RANGES if each.name == asked), RANGES[0])
         figures = gather(chosen.hours)
