@@ -51,7 +51,6 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # no subscript
         context: dict[str, Any] = {
             **self.admin_site.each_context(request),
             "title": _("Idempotency dashboard"),
-            "opts": self.opts,
             "ranges": RANGES,
             "chosen": chosen,
             "is_empty": figures.is_empty,

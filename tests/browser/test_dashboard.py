@@ -130,6 +130,8 @@ def test_all_of_it_is_reached_by_keyboard(visit: Visiting, busy: None) -> None:
     page = visit(PAGE)
     page.locator("#content-start").focus()
     page.keyboard.press("Tab")
+    assert focused(page) == "Records"
+    page.keyboard.press("Tab")
     assert focused(page) == "24 hours"
     page.keyboard.press("Tab")
     assert focused(page) == "7 days"
