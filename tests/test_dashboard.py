@@ -14,6 +14,7 @@ from django.urls import path, reverse
 
 from idempotency.admin import IdempotencyRecordAdmin, JobAdmin
 from idempotency.admin.dashboard import RANGES
+from idempotency.layers import census
 from idempotency.models import IdempotencyRecord, Job
 from tests import urls
 from tests.factories import HourlyCountFactory, JobFactory, RecordFactory, UserFactory
@@ -154,6 +155,12 @@ def test_it_tells_how_things_stand_and_links_to_the_records(viewer: Client) -> N
     link = f"{reverse(LIST)}?q=user%3A1%2Fshop%20%26%20more"
     assert link in page
     assert len(viewer.get(link).context["cl"].result_list) == 1
+
+
+def test_beyond_the_limit_it_says_at_least(viewer: Client, monkeypatch) -> None:
+    monkeypatch.setattr(census, "LIMIT", 2)
+    RecordFactory.create_batch(3, leased=True)
+    assert "In flight now ≥ 2" in text_of(shown(viewer))
 
 
 def test_nothing_to_settle_alarms_nobody(viewer: Client) -> None:

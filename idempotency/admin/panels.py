@@ -15,9 +15,9 @@ from idempotency import events
 from idempotency.admin.charts import Chart, Series, Slot, number, stacked
 from idempotency.figures import Figures
 from idempotency.figures.traffic import Named, Period
-from idempotency.layers.census import LIMIT, Unsettled
+from idempotency.layers.census import Unsettled
 
-#: Operations and codes that are shown; the command tells all.
+#: Operations and codes that are shown; `idempotency_stats --json` tells all.
 TOP: Final = 10
 
 #: Where there is no figure.
@@ -78,7 +78,7 @@ class Now:
 
     label: str
     value: str
-    stage: str = ""
+    stage: str
 
 
 def tiles(figures: Figures) -> list[Tile]:
@@ -207,7 +207,7 @@ def growth(figures: Figures) -> str:
 
 
 def _at_least(count: int, unsettled: Unsettled) -> str:
-    return number(count) if unsettled.is_all else f"≥ {number(min(count, LIMIT))}"
+    return number(count) if unsettled.is_all else f"≥ {number(count)}"
 
 
 def _duration(seconds: float | None) -> str:
