@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         default=1_000_000,
         metavar="N",
-        help="settled records that the ledger is given for sweep, growth and purge, 0: none of"
-        " them; default: %(default)s",
+        help="settled records that the ledger is given for sweep, growth, pages and purge, 0: none"
+        " of them; default: %(default)s",
     )
     parser.add_argument(
         "--lines",

@@ -19,6 +19,7 @@ from benchmarks.crowd import Crowd, Outcome
 from benchmarks.growth import Growth
 from benchmarks.heartbeats import Heartbeats
 from benchmarks.measure import Series, quantile, ratio
+from benchmarks.pages import Pages
 from benchmarks.purging import Purging
 from benchmarks.served import Served
 from benchmarks.sweep import Sweep
@@ -177,6 +178,23 @@ def grown(found: Growth) -> Row:
         "ratio_high": round(found.ratio.high, 3),
         "reply_bytes": found.reply_size,
         "record_bytes": round(found.record_size),
+    }
+
+
+def paged(found: Pages) -> Row:
+    """What each page takes."""
+    return {
+        "records": found.records,
+        "counters": found.counters,
+        "pages": [
+            {
+                "name": page.name,
+                "statements": page.statements,
+                "p50_ms": round(page.p50, 1),
+                "p95_ms": round(page.p95, 1),
+            }
+            for page in found.pages
+        ],
     }
 
 

@@ -29,6 +29,7 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     if figures["sweep"]:
         console.print(_sweep(figures["sweep"]))
         console.print(_growth(figures["growth"]))
+        console.print(_pages(figures["pages"]))
         console.print(_purge(figures["purge"]))
     if figures["audit"]:
         console.print(_audit(figures["audit"]))
@@ -158,6 +159,21 @@ def _growth(row: Row) -> Table:
     middle = f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}"
     table.add_row(f"{row['many']:,}", str(row["many_us"]), f"{row['ratio']:.2f}", middle)
     table.caption = f"a reply of {row['reply_bytes']} bytes: {row['record_bytes']} bytes a record"
+    return table
+
+
+def _pages(row: Row) -> Table:
+    table = _table(
+        f"pages of the admin, over {row['records']:,} records and {row['counters']:,} counters",
+        "",
+        "SQL",
+        "p50 ms",
+        "p95 ms",
+    )
+    for page in row["pages"]:
+        table.add_row(
+            page["name"], *(str(page[name]) for name in ("statements", "p50_ms", "p95_ms"))
+        )
     return table
 
 

@@ -20,6 +20,7 @@ from benchmarks import (
     growth,
     heartbeats,
     measure,
+    pages,
     peers,
     profiling,
     purging,
@@ -98,7 +99,7 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "crowds": crowds,
         "http": http,
         "heartbeat": heartbeat,
-        **{part: ledger.get(part) for part in ("sweep", "growth", "purge")},
+        **{part: ledger.get(part) for part in ("sweep", "growth", "pages", "purge")},
         "audit": audited,
         "targets": [
             *targets.timings(timings),
@@ -113,10 +114,12 @@ def _measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _ledger(records: int, progress: Progress) -> dict[str, figures.Row]:
     """What a ledger of so many settled records costs; each part leaves it to the next."""
-    task = progress.add_task("sweep, growth, purge", total=3)
+    task = progress.add_task("sweep, growth, pages, purge", total=4)
     found = {"sweep": figures.swept(sweep.measure(records))}
     progress.advance(task)
     found["growth"] = figures.grown(growth.compare(records))
+    progress.advance(task)
+    found["pages"] = figures.paged(pages.measure(records))
     progress.advance(task)
     found["purge"] = figures.purged(purging.measure())
     progress.advance(task)

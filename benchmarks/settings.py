@@ -18,12 +18,31 @@ LOGGING_CONFIG = None
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
+    # For the pages of the admin only; no request of the others passes by.
+    "django.contrib.admin",
+    "django.contrib.messages",
+    "django.contrib.sessions",
     "rest_framework",
     "idempotency",
     "benchmarks",
 ]
 if os.environ.get("BENCHMARK_PEERS"):
     INSTALLED_APPS += [app for app in ("drf_idempotency", "drf_idempotencykey") if find_spec(app)]
+
+STATIC_URL = "/static/"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 
 DATABASES = {
     "default": dj_database_url.parse(

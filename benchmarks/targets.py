@@ -16,6 +16,8 @@ STORM_LIMIT = 2.0
 SWEEP_LIMIT, SWEEP_INDEX = 1.0, "idempotency_purge_at"
 #: A claim and a finish among many records against few, and the bytes of a record.
 GROWTH_LIMIT, RECORD_LIMIT = 1.1, 800
+#: Milliseconds of a page of the admin, p95.
+PAGE_LIMIT = 200.0
 #: Rows a second of the purge, and the p99 of the requests beside it against their own.
 PURGE_LIMIT, BESIDE_LIMIT = 100_000, 1.5
 #: Lines of the combined format a second of one processor, and how much more memory a log takes
@@ -111,6 +113,13 @@ def growth(row: Row) -> list[Row]:
         _at_most(f"{name} that among {row['few']:,}", row["ratio"], GROWTH_LIMIT),
         _at_most(size, row["record_bytes"], RECORD_LIMIT),
     ]
+
+
+def pages(row: Row) -> list[Row]:
+    """Of the admin's pages."""
+    slowest = max(row["pages"], key=lambda page: float(page["p95_ms"]))
+    name = f"every page of the admin at most {PAGE_LIMIT:g} ms at p95 (slowest: {slowest['name']})"
+    return [_at_most(name, slowest["p95_ms"], PAGE_LIMIT)]
 
 
 def purge(row: Row) -> list[Row]:

@@ -1,3 +1,4 @@
+from django.contrib import admin
 from django.urls import include, path
 
 from benchmarks import peers, views
@@ -11,6 +12,7 @@ urlpatterns = [
     path("leased/", views.Leased.as_view()),
     path("lasting/", views.Lasting.as_view()),
     path("job/", views.Job.as_view()),
+    path("admin/", admin.site.urls),
     # A job's Location is looked up here.
     path("idempotency/", include("idempotency.urls")),
     *(path(f"{found.peer.path}/", found.view) for found in peers.runnable()),

@@ -1,4 +1,4 @@
-"""Users, tokens, effects, and an idempotency record, a job and a step in each state."""
+"""Users, tokens, effects, counts, and an idempotency record, a job and a step in each state."""
 
 import json
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 from rest_framework.authtoken.models import Token
 
-from idempotency.models import IdempotencyRecord, Job, JobStatus, State, Step
+from idempotency.models import HourlyCount, IdempotencyRecord, Job, JobStatus, State, Step
 from tests.app.models import Booking
 
 
@@ -156,3 +156,22 @@ class StepFactory(DjangoModelFactory[Step]):
     result = "null"
     attempt = factory.SelfAttribute("record.attempt")
     created_at = factory.LazyFunction(timezone.now)
+
+
+class HourlyCountFactory(DjangoModelFactory[HourlyCount]):
+    """First requests within the running hour, or `ago` before."""
+
+    class Meta:
+        model = HourlyCount
+
+    class Params:
+        ago = timedelta(0)
+
+    hour = factory.LazyAttribute(
+        lambda row: (timezone.now() - row.ago).replace(minute=0, second=0, microsecond=0)
+    )
+    operation = "shop.OrderViewSet.create"
+    event = "executed"
+    detail = ""
+    count = 1
+    seconds = 0.5

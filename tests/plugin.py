@@ -8,6 +8,7 @@ AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Re
                    have to do with a broker are chosen by `-m broker`
 TEST_PGBOUNCER     the path of PgBouncer's binary; the tests marked `pgbouncer` are deselected
                    without it, and are chosen alone by `-m pgbouncer`
+TEST_CHROMIUM      the path of Chromium's binary; the same for the tests marked `browser`
 
 Where pytest-xdist shares the tests among processes, each has servers of its own.
 """
@@ -59,12 +60,25 @@ def broker_url(stack: ExitStack) -> str:
 
 def pgbouncer() -> Path | None:
     """PgBouncer's binary; None where this run is to do without."""
-    given = os.environ.get("TEST_PGBOUNCER")
+    return _program("TEST_PGBOUNCER")
+
+
+def chromium() -> Path | None:
+    """Chromium's binary; None where this run is to do without."""
+    return _program("TEST_CHROMIUM")
+
+
+def _program(variable: str) -> Path | None:
+    given = os.environ.get(variable)
     if not given:
         return None
     if (found := shutil.which(given)) is None:
-        raise pytest.UsageError(f"TEST_PGBOUNCER={given}: no program is there")
+        raise pytest.UsageError(f"{variable}={given}: no program is there")
     return Path(found).absolute()
+
+
+#: Programs of the machine's, by the mark of the tests that need them.
+PROGRAMS = {"pgbouncer": pgbouncer, "browser": chromium}
 
 
 # A wrapper runs before every plain hook, pytest-django's too.
@@ -73,7 +87,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     stack = ExitStack()
     early_config.add_cleanup(stack.close)
     vendor = os.environ.setdefault("TEST_DATABASE", VENDORS[0])
-    pgbouncer()  # a mistake is told before anything is started
+    for program in PROGRAMS.values():
+        program()  # a mistake is told before anything is started
     os.environ["DATABASE_URL"] = database_url(vendor, stack)
     os.environ["REDIS_URL"] = redis_url(stack)
     os.environ["CELERY_BROKER_URL"] = broker_url(stack)
@@ -83,6 +98,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "broker: uses Celery's broker; set by the plugin")
     config.addinivalue_line("markers", "pgbouncer: starts one, where TEST_PGBOUNCER names it")
+    config.addinivalue_line("markers", "browser: drives Chromium, where TEST_CHROMIUM names it")
 
 
 # First, because the choice by -m is made in the same hook.
@@ -91,10 +107,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not BROKERS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
-    if pgbouncer() is None:
-        pooled = [item for item in items if item.get_closest_marker("pgbouncer")]
-        config.hook.pytest_deselected(items=pooled)
-        items[:] = [item for item in items if item not in pooled]
+    missing = [mark for mark, program in PROGRAMS.items() if program() is None]
+    left_out = [item for item in items if any(map(item.get_closest_marker, missing))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header() -> list[str]:

@@ -18,6 +18,8 @@ from rest_framework.views import APIView
 
 from idempotency import counting, events
 from idempotency.events import Event
+from idempotency.figures import gather
+from idempotency.figures.traffic import Caught, Named
 from idempotency.layers import counters
 from idempotency.layers.retention import purge
 from idempotency.models import HourlyCount, IdempotencyRecord, Job
@@ -161,6 +163,22 @@ def test_requests_and_their_replays_are_counted(counted, redis_db):
     assert ("bookings.book", "executed", "", 1) in rows()
     assert ("bookings.book", "replayed", "ledger", 2) in rows()
     assert IdempotencyRecord.objects.get().replays == 2
+
+
+def test_the_figures_tell_what_requests_did(counted, redis_db):
+    """The names that requests report are those that the figures know."""
+    api = Caller()
+    for body in ({"n": 1}, {"n": 1}, {"n": 1}, {"n": 2}):
+        api.ask("/bookings/", body)
+    counting.flush()
+    figures = gather(1)
+    assert figures.traffic.executed == 1
+    assert figures.traffic.caught == Caught(ledger=2)
+    assert figures.traffic.refusals == (Named("idempotency_key_reused", 1),)
+    (operation,) = figures.traffic.operations
+    assert (operation.name, operation.executed, operation.caught) == ("bookings.book", 1, 2)
+    assert operation.mean_seconds > 0
+    assert figures.newest.scopes[0].replays == 2
 
 
 def test_a_record_that_is_gone_counts_no_replays(counted, redis_db):

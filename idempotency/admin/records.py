@@ -15,6 +15,7 @@ from django.utils.text import Truncator
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
+from idempotency.admin.dashboard import DashboardAdmin
 from idempotency.admin.lists import ReadOnlyAdmin, first, is_narrowed, newest_of
 from idempotency.admin.related import job_link, step_table
 from idempotency.admin.stages import STAGES, stage_of
@@ -99,7 +100,7 @@ class OperationFilter(admin.SimpleListFilter):
 
 
 @admin.register(IdempotencyRecord)
-class IdempotencyRecordAdmin(ReadOnlyAdmin):
+class IdempotencyRecordAdmin(DashboardAdmin, ReadOnlyAdmin):
     """Who used which key, and what became of it. The stored replies are not shown."""
 
     # The scope ends with the operation; it comes last, because it is long.

@@ -1,11 +1,11 @@
 """What was found, for people and for programs."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from idempotency.audit.logs import Trouble
 from idempotency.audit.moments import told
 from idempotency.audit.summary import Protected, Summary, Tally
+from idempotency.tables import many, printable, table
 
 _GAPS: Final = (
     ("below 1 s", 0, 1),
@@ -14,8 +14,6 @@ _GAPS: Final = (
     ("30 to 60 s", 30, 60),
     ("more", 60, None),
 )
-#: Characters of the first column: a line of a table fits a terminal, or wraps once.
-_WIDTH: Final = 60
 
 
 def as_json(found: Summary, top: int) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def as_json(found: Summary, top: int) -> dict[str, Any]:
         ],
         "clients": [
             {
-                "client": _printable(each.name),
+                "client": printable(each.name),
                 "groups": each.groups,
                 "duplicates": each.duplicates,
                 "retried": each.retried,
@@ -74,8 +72,8 @@ def as_text(found: Summary, top: int) -> str:
     parts = [
         _read(found),
         (
-            f"{_many(found.total.requests, f'{methods} request')}, of which"
-            f" {_many(found.total.duplicates, 'likely duplicate')}"
+            f"{many(found.total.requests, f'{methods} request')}, of which"
+            f" {many(found.total.duplicates, 'likely duplicate')}"
             f" ({found.total.share:.2%}): a second success within {found.window:g} s."
         ),
     ]
@@ -93,23 +91,23 @@ _NOTES: Final = (
 
 
 def _read(found: Summary) -> str:
-    lines = f"{_many(found.lines, 'line')} of {_many(len(found.logs), 'log')}"
+    lines = f"{many(found.lines, 'line')} of {many(len(found.logs), 'log')}"
     span = ""
     if found.first is not None and found.last is not None:
         span = f", {told(found.first)} to {told(found.last)}"
     text = f"{lines}{span}."
     if found.unreadable:
-        text += f" {_many(found.unreadable, 'line')} could not be read, the first of them:"
+        text += f" {many(found.unreadable, 'line')} could not be read, the first of them:"
         for log in found.logs:
             text += "".join(
-                f"\n  {each.source}, line {each.line}: {_printable(each.reason)}"
+                f"\n  {each.source}, line {each.line}: {printable(each.reason)}"
                 for each in log.troubles
             )
     for log in found.logs:
         if log.cut:
             text += (
                 f"\n{log.name} breaks off after line {log.cut.line:,}"
-                f" ({_printable(log.cut.reason)}): what comes after it is missing here."
+                f" ({printable(log.cut.reason)}): what comes after it is missing here."
             )
     return text
 
@@ -118,7 +116,7 @@ def _endpoints(found: Summary, top: int) -> str:
     ranked = found.endpoints()
     rows = [
         (
-            _printable(each.tally.name),
+            printable(each.tally.name),
             *_figures(each.tally),
             f"{each.cumulative_share:.1%}" if found.total.duplicates else "-",
         )
@@ -126,7 +124,7 @@ def _endpoints(found: Summary, top: int) -> str:
     ]
     rows.append(("all", *_figures(found.total), ""))
     headings = ("endpoint", "requests", "groups", "duplicates", "share", "retried", "saved")
-    return _table(headings, rows) + _further(len(ranked) - top, "endpoint")
+    return table(headings, rows) + _further(len(ranked) - top, "endpoint")
 
 
 def _figures(tally: Tally) -> tuple[str, ...]:
@@ -135,7 +133,7 @@ def _figures(tally: Tally) -> tuple[str, ...]:
 
 
 def _gaps(found: Summary) -> str:
-    return _table(
+    return table(
         ("repeated after", "duplicates", "retries"),
         [
             (name, f"{duplicates:,}", f"{retries:,}")
@@ -150,7 +148,7 @@ def _clients(found: Summary, top: int) -> str:
     ranked = found.clients()
     rows = [
         (
-            _printable(each.name),
+            printable(each.name),
             *(
                 f"{count:,}"
                 for count in (each.groups, each.duplicates, each.retried, each.most_attempts)
@@ -159,7 +157,7 @@ def _clients(found: Summary, top: int) -> str:
         for each in ranked[:top]
     ]
     headings = ("client", "groups", "duplicates", "retried", "most attempts")
-    return _table(headings, rows) + _further(len(ranked) - top, "client")
+    return table(headings, rows) + _further(len(ranked) - top, "client")
 
 
 def _limits(found: Summary) -> list[str]:
@@ -172,7 +170,7 @@ def _limits(found: Summary) -> list[str]:
     parts = [always]
     if found.sized < found.total.requests:
         parts.append(
-            f"For {_many(found.total.requests - found.sized, 'request')} the log tells no request"
+            f"For {many(found.total.requests - found.sized, 'request')} the log tells no request"
             " size, so successes with the same status and nearly the same size of response were"
             " taken for repeats; left out, with another answer:"
             f" {found.total.answered_otherwise:,}. A JSON log with request_length tells more."
@@ -183,14 +181,14 @@ def _limits(found: Summary) -> list[str]:
         (found.given_up, "request", "forgotten early: too many at a time"),
         (found.jumps, "jump", "back in time by more than 5 s: repeats across them are lost"),
     )
-    parts += [f"{_many(count, noun)} {what}." for count, noun, what in spilled if count]
+    parts += [f"{many(count, noun)} {what}." for count, noun, what in spilled if count]
     return parts
 
 
 def _endpoint(protected: Protected) -> dict[str, Any]:
     tally = protected.tally
     return {
-        "endpoint": _printable(tally.name),
+        "endpoint": printable(tally.name),
         "requests": tally.requests,
         "groups": tally.groups,
         "duplicates": tally.duplicates,
@@ -206,30 +204,9 @@ def _place(trouble: Trouble) -> dict[str, Any]:
     return {
         "source": trouble.source,
         "line": trouble.line,
-        "reason": _printable(trouble.reason),
+        "reason": printable(trouble.reason),
     }
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    shown = [headings, *((row[0][:_WIDTH], *row[1:]) for row in rows)]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(headings))]
-    lines = (
-        "  ".join(
-            (row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))  # figures to the right
-        ).rstrip()
-        for row in shown
-    )
-    return "\n".join(lines)
-
-
 def _further(count: int, noun: str) -> str:
-    return f"\n... and {_many(count, noun)} more" if count > 0 else ""
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"
-
-
-def _printable(text: str) -> str:
-    """Without what a client may have sent to take over an operator's terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return f"\n... and {many(count, noun)} more" if count > 0 else ""

@@ -1,11 +1,12 @@
 """The hourly counters: what processes have counted is added up here, an upsert a batch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from django.db import connections, router, transaction
+from django.db.models import Q, QuerySet, Sum
 
 from idempotency.layers.clock import after
 from idempotency.models import HourlyCount, IdempotencyRecord
@@ -14,6 +15,8 @@ from idempotency.outcomes import Identity
 #: Days that a count is kept: the longest view shows thirty, and two more months to compare it with.
 KEPT_DAYS: Final = 90
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR: Final = timedelta(hours=1)
 _TABLE: Final = HourlyCount._meta.db_table
 _RECORDS: Final = IdempotencyRecord._meta.db_table
 _INSERT: Final = f"INSERT INTO {_TABLE} (hour, operation, event, detail, count, seconds) VALUES"
@@ -51,6 +54,30 @@ class Count:
     kind: Kind
     count: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How often something happened to one operation, and the seconds that it took together."""
+
+    event: str
+    detail: str
+    operation: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What happened within one hour, in groups of events."""
+
+    #: Since the epoch.
+    number: int
+    counts: Mapping[str, int]
+
+
+#: Events with these details; `None` stands for every detail.
+Group = Mapping[str, Collection[str] | None]
 
 
 def alias() -> str:
@@ -102,14 +129,31 @@ def purge() -> int:
     return old.delete()[0]
 
 
-def since(hours: float) -> list[Count]:
-    """The counts of the last so many hours, the oldest first."""
-    found = HourlyCount.objects.using(alias()).filter(hour__gt=after(-hours * 3600))
-    names = ("hour", "operation", "event", "detail", "count", "seconds")
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+def by_hour(hours: float, groups: Mapping[str, Group]) -> list[Hour]:
+    """How often the events of each group happened, hour by hour, all operations together.
+
+    The database does the grouping: a row an hour, whatever the number of operations.
+    """
+    sums = {name: Sum("count", filter=_within(group)) for name, group in groups.items()}
+    rows = _since(hours).values_list("hour").annotate(**sums).order_by()
     return [
-        Count(Kind((hour - epoch) // timedelta(hours=1), operation, event, detail), count, seconds)
-        for hour, operation, event, detail, count, seconds in found.order_by("hour").values_list(
-            *names
-        )
+        Hour((hour - _EPOCH) // _HOUR, {name: n or 0 for name, n in zip(sums, counts, strict=True)})
+        for hour, *counts in rows
     ]
+
+
+def by_operation(hours: float) -> list[Total]:
+    """What happened to each operation."""
+    rows = _since(hours).values_list("event", "detail", "operation")
+    return [Total(*row) for row in rows.annotate(Sum("count"), Sum("seconds")).order_by()]
+
+
+def _since(hours: float) -> "QuerySet[HourlyCount]":
+    return HourlyCount.objects.using(alias()).filter(hour__gt=after(-hours * 3600))
+
+
+def _within(group: Group) -> Q:
+    within = Q()
+    for event, details in group.items():
+        within |= Q(event=event) if details is None else Q(event=event, detail__in=details)
+    return within

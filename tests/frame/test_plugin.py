@@ -9,15 +9,24 @@ import pytest
 
 from tests import plugin
 
+PROGRAMS = {"pgbouncer": "TEST_PGBOUNCER", "browser": "TEST_CHROMIUM"}
+
+
+@pytest.fixture(autouse=True)
+def without_programs(monkeypatch):
+    for variable in PROGRAMS.values():
+        monkeypatch.delenv(variable, raising=False)
+
 
 @pytest.fixture
 def collected():
-    """Chooses among two tests, of which one wants PgBouncer: what is left, what was deselected."""
+    """Chooses among tests, each of which wants one program, and one that wants none: what is left,
+    what was deselected."""
 
     def collect():
         items: list[Any] = [
             SimpleNamespace(name=name, get_closest_marker=lambda mark, name=name: mark == name)
-            for name in ("pgbouncer", "other")
+            for name in (*PROGRAMS, "other")
         ]
         gone: list[Any] = []
 
@@ -31,18 +40,22 @@ def collected():
     return collect
 
 
-def test_without_pgbouncer_its_tests_are_deselected(monkeypatch, collected):
-    monkeypatch.delenv("TEST_PGBOUNCER", raising=False)
-    assert collected() == (["other"], ["pgbouncer"])
+def test_without_the_programs_their_tests_are_deselected(collected):
+    assert collected() == (["other"], ["pgbouncer", "browser"])
 
 
-def test_with_pgbouncer_its_tests_run(monkeypatch, collected):
-    monkeypatch.setenv("TEST_PGBOUNCER", sys.executable)
-    assert plugin.pgbouncer() == Path(sys.executable)
-    assert collected() == (["pgbouncer", "other"], [])
+@pytest.mark.parametrize("mark", PROGRAMS)
+def test_with_a_program_its_tests_run(monkeypatch, collected, mark):
+    monkeypatch.setenv(PROGRAMS[mark], sys.executable)
+    assert plugin.PROGRAMS[mark]() == Path(sys.executable)
+    left, gone = collected()
+    assert left == [mark, "other"]
+    assert mark not in gone
 
 
-def test_a_pgbouncer_that_is_not_there_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("TEST_PGBOUNCER", f"{tmp_path}/pgbouncer")
-    with pytest.raises(pytest.UsageError, match=f"TEST_PGBOUNCER={tmp_path}/pgbouncer"):
-        plugin.pgbouncer()
+@pytest.mark.parametrize("mark", PROGRAMS)
+def test_a_program_that_is_not_there_is_named(monkeypatch, tmp_path, mark):
+    variable = PROGRAMS[mark]
+    monkeypatch.setenv(variable, f"{tmp_path}/program")
+    with pytest.raises(pytest.UsageError, match=f"{variable}={tmp_path}/program"):
+        plugin.PROGRAMS[mark]()
