@@ -361,12 +361,10 @@ def test_nothing_is_prepared_behind_a_pooler(fresh_connection):
 
 @pytest.mark.vendors("postgresql")
 def test_a_cursor_that_the_project_has_chosen_is_kept(fresh_connection):
-    class Chosen(type(connection.cursor().cursor)):
-        pass
-
     fresh_connection.ensure_connection()
-    fresh_connection.connection.cursor_factory = Chosen
-    assert isinstance(cursors.cursor(fresh_connection).cursor, Chosen)
+    raw = fresh_connection.connection
+    raw.cursor_factory = type("Chosen", (raw.cursor_factory,), {})
+    assert type(cursors.cursor(fresh_connection).cursor) is raw.cursor_factory
 
 
 def test_a_record_that_a_purge_empties_is_expired():

@@ -38,6 +38,10 @@ views = pytest.mark.parametrize("url", ["/bookings/", "/plain/"])
 def served(url: str) -> Any:
     """The response as a WSGI server holds it: sent, and not yet closed."""
     status: list[str] = []
+
+    def start(line: str, *rest: Any) -> Any:
+        status.append(line)
+
     environ = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": url,
@@ -49,7 +53,7 @@ def served(url: str) -> Any:
         "wsgi.input": io.BytesIO(b"{}"),
         "wsgi.url_scheme": "http",
     }
-    response = WSGIHandler()(environ, lambda line, headers: status.append(line))
+    response = WSGIHandler()(environ, start)
     assert status == ["201 Created"]
     return response
 
