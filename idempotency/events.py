@@ -12,7 +12,7 @@ from django.dispatch import Signal
 logger: Final = logging.getLogger("idempotency")
 
 #: Sent with `event`, an Event, after each outcome. Receivers run in the request: keep them short.
-recorded: Final = Signal()
+recorded: Final = Signal(use_caching=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,28 @@ JOB_STARTED: Final = "job_started"
 JOB_IGNORED: Final = "job_ignored"
 JOB_HANDED_BACK: Final = "job_handed_back"
 JOB_ENDED: Final = "job_ended"
+
+#: Each request under a key, and each job, ends with one of these.
+OUTCOMES: Final = frozenset(
+    {
+        EXECUTED,
+        FAILED,
+        REPLAYED,
+        REFUSED,
+        ROLLED_BACK,
+        OBSERVED,
+        ATTACHED,
+        OUTCOME_UNKNOWN,
+        JOB_QUEUED,
+        JOB_ENDED,
+    }
+)
+
+#: Details of OBSERVED where a request has no key: its like was not met within the window, or it
+#: was, or nobody can tell.
+NEW_FINGERPRINT: Final = "executed_by_fingerprint"
+KNOWN_FINGERPRINT: Final = "replayed_by_fingerprint"
+UNKNOWN_FINGERPRINT: Final = "unknown_by_fingerprint"
 
 _LEVELS: Final = {
     CONSTRAINT_CAUGHT: logging.WARNING,  # the cache and the lock both missed it
