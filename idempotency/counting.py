@@ -31,20 +31,25 @@ MAX_KINDS, MAX_RECORDS = 2_000, 1_000
 _LONGEST: Final = 64
 
 
+#: Hour, operation, event, detail: a plain tuple, because a request makes one for each event.
+_Key = tuple[int, str, str, str]
+
+
 class _Tally:
     """What this process has counted and not yet added."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[Kind, tuple[int, float]] = {}
+        #: By hour, operation, event and detail: how often, and the seconds together.
+        self._counts: dict[_Key, tuple[int, float]] = {}
         self._replays: Counter[Identity] = Counter()
         self._timer: threading.Timer | None = None
         #: Held while it is being added: a process that ends waits for that.
         self._adding = threading.Lock()
 
-    def count(self, kind: Kind, seconds: float) -> None:
+    def count(self, key: _Key, seconds: float) -> None:
         with self._lock:
-            self._put(kind, 1, seconds)
+            self._put(key, 1, seconds)
             self._start()
 
     def replayed(self, identity: Identity) -> None:
@@ -62,19 +67,19 @@ class _Tally:
             counts, self._counts = self._counts, {}
             replays, self._replays = self._replays, Counter()
         try:
-            counters.add([Count(kind, *both) for kind, both in counts.items()])
+            counters.add(_merged(counts))
         except Exception:
             with self._lock:
-                for kind, both in counts.items():
-                    self._put(kind, *both)
+                for key, both in counts.items():
+                    self._put(key, *both)
             raise
         counters.add_replays(replays.items())
 
-    def _put(self, kind: Kind, times: int, seconds: float) -> None:
-        if kind not in self._counts and len(self._counts) >= MAX_KINDS:
-            kind = Kind(kind.hour, "", kind.event, "")
-        known = self._counts.get(kind, (0, 0.0))
-        self._counts[kind] = (known[0] + times, known[1] + seconds)
+    def _put(self, key: _Key, times: int, seconds: float) -> None:
+        if key not in self._counts and len(self._counts) >= MAX_KINDS:
+            key = (key[0], "", key[2], "")
+        known = self._counts.get(key, (0, 0.0))
+        self._counts[key] = (known[0] + times, known[1] + seconds)
 
     def _start(self) -> None:
         if self._timer is None:
@@ -102,8 +107,7 @@ def count(event: Event, **_: Any) -> None:
     """Count an event; a receiver of `idempotency.events.recorded`."""
     if _is_counting():
         hour = int(time.time() // 3600)
-        kind = Kind(hour, event.operation, event.name, _ascii(event.detail))
-        _tally.count(kind, event.duration)
+        _tally.count((hour, event.operation, event.name, event.detail), event.duration)
 
 
 def replayed(identity: Identity) -> None:
@@ -119,7 +123,7 @@ def flush() -> None:
 
 def _is_counting() -> bool:
     # Django's test environment: nobody expects a thread there that asks the database by itself.
-    return not hasattr(mail, "outbox")
+    return "outbox" not in mail.__dict__  # hasattr() would raise inside, for each event
 
 
 def end() -> None:
@@ -133,6 +137,16 @@ def end() -> None:
 def _in_child() -> None:
     global _tally  # noqa: PLW0603 - what the parent has counted is the parent's to add
     _tally = _Tally()
+
+
+def _merged(counts: dict[_Key, tuple[int, float]]) -> list[Count]:
+    """As the table takes it: details as short ASCII, and those that are one by then as one."""
+    merged: dict[Kind, tuple[int, float]] = {}
+    for (hour, operation, event, detail), (times, seconds) in counts.items():
+        kind = Kind(hour, operation, event, _ascii(detail))
+        known = merged.get(kind, (0, 0.0))
+        merged[kind] = (known[0] + times, known[1] + seconds)
+    return [Count(kind, *both) for kind, both in merged.items()]
 
 
 def _ascii(detail: str) -> str:
