@@ -53,7 +53,7 @@ JOB_IGNORED: Final = "job_ignored"
 JOB_HANDED_BACK: Final = "job_handed_back"
 JOB_ENDED: Final = "job_ended"
 
-#: Each request under a key, and each job, ends with one of these.
+#: What a request under a key or a job comes to: the last of these that is recorded.
 OUTCOMES: Final = frozenset(
     {
         EXECUTED,
