@@ -10,7 +10,7 @@ from typing import Any
 
 from django_redis import get_redis_connection
 
-from benchmarks import background, calls, peers
+from benchmarks import background, calls, listening, peers
 from benchmarks.models import Enrollment
 from benchmarks.views import FLOOR
 
@@ -47,6 +47,8 @@ class Case:
     middleware: tuple[str, ...] = ()
     #: Settings that hold while it is measured, made anew each round.
     settings: Callable[[], Mapping[str, Any]] = dict
+    #: What listens to events; by default what does in a project without our extras.
+    sinks: listening.Sinks = listening.COUNTERS
     #: The status of a measured reply.
     status: int = 201
     #: Whether each key has made a row by then.
@@ -69,7 +71,7 @@ class Case:
     def send(self, size: int) -> dict[str, calls.Reply]:
         """The replies to so many requests, by key."""
         keys = list(itertools.islice(self.seeded or _new_keys(), size))
-        with calls.settings_as(**self.settings()):
+        with calls.settings_as(**self.settings()), listening.only(self.sinks):
             return {key: self._sent(key, self.status) for key in keys}
 
     def check(self, replies: Mapping[str, calls.Reply]) -> None:
@@ -122,6 +124,8 @@ def cases() -> list[Case]:
         Case("floor: view and one GET", Kind.FLOOR, "floor", creates=False),
         Case("bare: view, BEGIN, INSERT, COMMIT", Kind.BARE, "bare"),
         Case("ours", Kind.REPLAY, "protected"),
+        Case("ours, no sink", Kind.REPLAY, "protected", sinks=listening.NONE),
+        Case("ours, all sinks", Kind.REPLAY, "protected", sinks=listening.ALL),
         Case("ours, Redis emptied", Kind.REPLAY, "protected", settings=_emptied),
         Case("ours, Redis stopped", Kind.REPLAY, "protected", settings=_stopped),
         Case("ours", Kind.FIRST, "protected"),

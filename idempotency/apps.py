@@ -4,13 +4,13 @@ from django.apps import AppConfig
 
 
 class IdempotencyConfig(AppConfig):
-    """Registers the system checks, and the counting of what happens."""
+    """Registers the system checks, and connects the sinks of what happens."""
 
     name = "idempotency"
     verbose_name = "Idempotency"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from idempotency import checks, counting, events  # noqa: F401, PLC0415 - needs the models
+        from idempotency import checks, sinks  # noqa: F401, PLC0415 - they need the models
 
-        events.recorded.connect(counting.count, dispatch_uid="idempotency.counting")
+        sinks.connect()

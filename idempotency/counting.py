@@ -123,7 +123,7 @@ def flush() -> None:
 
 def _is_counting() -> bool:
     # Django's test environment: nobody expects a thread there that asks the database by itself.
-    return not hasattr(mail, "outbox")
+    return "outbox" not in mail.__dict__  # hasattr() would raise inside, for each event
 
 
 def end() -> None:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
+
+from django.dispatch import Signal
 
 from idempotency.exceptions import LeaseLost
 from idempotency.heartbeat import Heartbeat
@@ -39,6 +42,10 @@ class Execution:
             )
 
 
+#: Sent with `operation` and `change`: 1 as an execution begins in this process, -1 as it ends. For
+#: gauges; what came of it is told by `idempotency.events.recorded`.
+executing: Final = Signal()
+
 _current: ContextVar[Execution] = ContextVar("idempotency_current")
 
 
@@ -47,11 +54,19 @@ def entered(execution: Execution) -> Iterator[Execution]:
     """Make it the current one, for its child keys too, while the block runs."""
     identity = execution.candidate.identity
     token = _current.set(execution)
+    _tell(execution, 1)
     try:
         with running(identity.key, identity.scope_digest):
             yield execution
     finally:
+        _tell(execution, -1)
         _current.reset(token)
+
+
+def _tell(execution: Execution, change: int) -> None:
+    if executing.receivers:
+        operation = execution.candidate.operation
+        executing.send_robust(sender=Execution, operation=operation, change=change)
 
 
 def current() -> Execution:

@@ -18,7 +18,8 @@ from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
 from idempotency.execution import RETRY_AFTER, raise_again
 from idempotency.identity import caller_of, check_operation
 from idempotency.layers import ledger, link
-from idempotency.operation import SAFE_METHODS, key_of, operation_of
+from idempotency.observing import observe_keyless
+from idempotency.operation import SAFE_METHODS, Operation, key_of, operation_of
 from idempotency.policy import Policy
 from idempotency.transactions import View, other_blocks, own_transaction
 
@@ -56,24 +57,23 @@ def idempotent_view(
 
             terms, using = promised.resolve(), ledger.alias(promised.using)
             key = key_of(request, operation, terms)
-            if key is None:
-                return protocol.run_without_key(execute, using=using)
-            try:
-                named = name_caller(request)
-            except (DatabaseError, InterfaceError) as error:
-                if link.unreachable(error, using=using):
-                    raise Unavailable(retry_after=RETRY_AFTER) from error
-                raise
-            asked = operation_of(
-                request,
-                key,
-                name=operation,
-                caller=named,
-                body=_body(request),
-                terms=terms,
-                using=using,
-            )
-            return protocol.run(asked, execute, raise_again, replies.after_sending)
+
+            def ask() -> Operation:
+                return operation_of(
+                    request,
+                    key,
+                    name=operation,
+                    caller=_named(request, name_caller, using),
+                    body=_body(request),
+                    terms=terms,
+                    using=using,
+                )
+
+            if key is not None or terms.execution != "atomic":
+                return protocol.run(ask(), execute, raise_again, replies.after_sending)
+            if terms.mode == "observe":
+                return observe_keyless(operation, execute, ask, using=using)
+            return protocol.run_without_key(execute, using=using)
 
         @wraps(view)
         def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -92,6 +92,15 @@ def idempotent_view(
         return served
 
     return decorate
+
+
+def _named(request: HttpRequest, name_caller: Callable[[HttpRequest], str], using: str) -> str:
+    try:
+        return name_caller(request)
+    except (DatabaseError, InterfaceError) as error:
+        if link.unreachable(error, using=using):
+            raise Unavailable(retry_after=RETRY_AFTER) from error
+        raise
 
 
 def _user(request: HttpRequest) -> str:

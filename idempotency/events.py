@@ -53,6 +53,28 @@ JOB_IGNORED: Final = "job_ignored"
 JOB_HANDED_BACK: Final = "job_handed_back"
 JOB_ENDED: Final = "job_ended"
 
+#: What a request under a key or a job comes to: the last of these that is recorded.
+OUTCOMES: Final = frozenset(
+    {
+        EXECUTED,
+        FAILED,
+        REPLAYED,
+        REFUSED,
+        ROLLED_BACK,
+        OBSERVED,
+        ATTACHED,
+        OUTCOME_UNKNOWN,
+        JOB_QUEUED,
+        JOB_ENDED,
+    }
+)
+
+#: Details of OBSERVED where a request has no key: its like was not met within the window, or it
+#: was, or nobody can tell.
+NEW_FINGERPRINT: Final = "executed_by_fingerprint"
+KNOWN_FINGERPRINT: Final = "replayed_by_fingerprint"
+UNKNOWN_FINGERPRINT: Final = "unknown_by_fingerprint"
+
 _LEVELS: Final = {
     CONSTRAINT_CAUGHT: logging.WARNING,  # the cache and the lock both missed it
     ROLLED_BACK: logging.WARNING,  # a success was answered for work that was undone

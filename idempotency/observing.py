@@ -1,5 +1,13 @@
-"""Observe mode: everything runs, and what would have been deduplicated is counted."""
+"""Observe mode: everything runs, and what would have been deduplicated is counted.
 
+A request without a key is known by its fingerprint: the same caller, operation, route and body.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 from uuid import uuid4
 
 from django.db import transaction
@@ -13,7 +21,27 @@ from idempotency.execution import Done, Handler, raise_again
 from idempotency.keys import running
 from idempotency.layers import ledger
 from idempotency.operation import Operation
-from idempotency.outcomes import Abandoned, Attached, Claimed, Expired, Finished, InFlight
+from idempotency.outcomes import (
+    Abandoned,
+    Attached,
+    Candidate,
+    Claimed,
+    Expired,
+    Finished,
+    InFlight,
+    Reply,
+)
+
+logger: Final = logging.getLogger("idempotency")
+
+#: Seconds in which a request without a key counts as a duplicate of an equal one. A minute, as in
+#: the audit: a client's retries and a person's second click come sooner, and later on the same
+#: request may well be meant.
+WINDOW: Final = 60.0
+#: Claims in a row that may meet a neighbour's lock before the fingerprint counts as new.
+CLAIMS: Final = 5
+
+_NO_REPLY: Final = Reply(204, (), None)
 
 
 def observe(operation: Operation, handler: Handler, log: events.Reporter) -> HttpResponseBase:
@@ -46,7 +74,7 @@ def _observe_committed(
 ) -> HttpResponseBase:
     """The same for leases and jobs, whose claims are committed: a duplicate runs under a key of
     its own."""
-    began = False
+    started, began = time.monotonic(), False
 
     def handle() -> HttpResponseBase:
         nonlocal began
@@ -60,13 +88,79 @@ def _observe_committed(
             raise
         log.record(events.OBSERVED, refusal.default_code)
     else:
-        log.record(events.OBSERVED, _would_be(operation, outcome))
+        if not operation.keyless:
+            log.record(events.OBSERVED, _would_be(operation, outcome))
+        elif isinstance(outcome, Done) and (outcome.queued or outcome.stored is not None):
+            _count(operation.name, lambda: operation, started)
         if isinstance(outcome, Done):
             return outcome.response
     outcome = attempt(operation.under(str(uuid4())), handler, raise_again, log)
     if not isinstance(outcome, Done):
         raise AssertionError(f"a new key met {outcome!r}")
     return outcome.response
+
+
+def observe_keyless(
+    name: str, handler: Handler, ask: Callable[[], Operation], *, using: str
+) -> HttpResponseBase:
+    """Run an action that has no key as in enforce mode, then count whether its like was met.
+
+    `ask` gives the operation; it is called after the commit, where neither it nor the counting can
+    change what the client gets.
+    """
+    began = time.monotonic()
+    with transaction.atomic(using=using, durable=True):
+        response = handler()
+        undone = execution.undoing(response, using) is not None
+        if undone:
+            transaction.set_rollback(True, using=using)
+    if not undone:
+        _count(name, ask, began)
+    return response
+
+
+def _count(name: str, ask: Callable[[], Operation], began: float) -> None:
+    """Count a request that has succeeded, by its fingerprint. Raises nothing."""
+    digest = ""
+    try:
+        candidate = _candidate(ask())
+        digest = candidate.identity.digest
+        known = _is_known(candidate)
+    except Exception as error:  # noqa: BLE001 - the work is committed: whatever it is, the reply stands
+        logger.info("idempotency cannot tell a fingerprint: %s", type(error).__name__)
+        detail = events.UNKNOWN_FINGERPRINT
+    else:
+        detail = events.KNOWN_FINGERPRINT if known else events.NEW_FINGERPRINT
+    duration = time.monotonic() - began
+    events.record(events.Event(events.OBSERVED, name, detail, digest, duration))
+
+
+def _candidate(operation: Operation) -> Candidate:
+    """The request under a key that no client can make up, since its digests take the secret."""
+    fingerprint = operation.payload.fingerprint
+    return Candidate(
+        identity=replace(operation.identity, key=f"fingerprint:{bytes(fingerprint).hex()}"),
+        operation=operation.name,
+        fingerprint=fingerprint,
+        parent_key="",
+        ttl=WINDOW,
+        tombstone=0.0,
+        silence=0.0,  # no handler runs in its transaction
+    )
+
+
+def _is_known(candidate: Candidate) -> bool:
+    """Whether the ledger has met it within `WINDOW`; if not, it has now. No reply is kept."""
+    using = candidate.identity.using
+    for _ in range(CLAIMS):
+        with transaction.atomic(using=using, durable=True):
+            verdict = ledger.claim(candidate, using=using)
+            if isinstance(verdict, Claimed):
+                ledger.finish(verdict, candidate, _NO_REPLY, using=using)
+                return False
+        if not isinstance(verdict, InFlight) or verdict.certain:
+            return True
+    return False
 
 
 def _would_be(operation: Operation, verdict: ledger.Verdict | Done) -> str:

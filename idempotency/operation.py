@@ -31,6 +31,8 @@ class Operation:
     terms: Terms
     using: str
     parent_key: str = ""
+    #: The request had no key that could be used, and got one of its own.
+    keyless: bool = False
 
     @cached_property
     def candidate(self) -> Candidate:
@@ -70,24 +72,33 @@ def header_of(request: HttpRequest) -> str | None:
 def key_of(request: HttpRequest, name: str, terms: Terms) -> str | None:
     """The request's key, if it has one. Raises KeyRequired or KeyInvalid.
 
-    Leases and jobs stand on a record, so there a request without a key gets one of its own.
     In observe mode nothing is refused: such a request is counted and runs without a key.
     """
     try:
-        key = read_key(header_of(request), terms)
+        return read_key(header_of(request), terms)
     except IdempotencyError as refusal:
         events.record(events.Event(events.REFUSED, name, refusal.default_code))
         if terms.mode != "observe":
             raise
-        key = None
-    return str(uuid4()) if key is None and terms.execution != "atomic" else key
+        return None
 
 
 def operation_of(
-    request: HttpRequest, key: str, *, name: str, caller: str, body: Any, terms: Terms, using: str
+    request: HttpRequest,
+    key: str | None,
+    *,
+    name: str,
+    caller: str,
+    body: Any,
+    terms: Terms,
+    using: str,
 ) -> Operation:
-    """The operation that a request asks for; `body` is what the view will see of its body."""
+    """The operation that a request asks for; `body` is what the view sees of its body.
+
+    Leases and jobs stand on a record, so there a request without a key gets one of its own.
+    """
     narrowing = request.META.get(header_name(SCOPE_HEADER))
+    keyless, key = key is None, str(uuid4()) if key is None else key
     return Operation(
         name=name,
         identity=identify(caller, name, narrowing, key, using),
@@ -101,4 +112,5 @@ def operation_of(
         terms=terms,
         using=using,
         parent_key=parent_of(key, narrowing),
+        keyless=keyless,
     )

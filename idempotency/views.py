@@ -26,6 +26,7 @@ from idempotency.exceptions import PROBLEM_JSON, IdempotencyError, Unavailable
 from idempotency.execution import RETRY_AFTER
 from idempotency.identity import caller_of
 from idempotency.layers import ledger, link
+from idempotency.observing import observe_keyless
 from idempotency.operation import header_of, key_of, operation_of
 from idempotency.policy import Policy
 from idempotency.transactions import other_blocks, own_transaction
@@ -148,22 +149,22 @@ class IdempotencyMixin(_View):
                 raise
 
         key = key_of(request._request, name, terms)
-        if key is None:
-            response = protocol.run_without_key(execute, using=using)
-        else:
+        ask = partial(operation_of, request._request, key, name=name, terms=terms, using=using)
+        if key is not None or terms.execution != "atomic":
             try:
-                operation = operation_of(
-                    request._request,
-                    key,
-                    name=name,
-                    caller=self.get_idempotency_caller(request),
-                    body=_body(request),
-                    terms=terms,
-                    using=using,
-                )
+                operation = ask(caller=self.get_idempotency_caller(request), body=_body(request))
             except RecursionError as error:  # the parser's, or the fingerprint's
                 raise ParseError("The body is nested too deeply to be read.") from error
             response = protocol.run(operation, execute, on_error, replies.after_sending)
+        elif terms.mode == "observe":
+            response = observe_keyless(
+                name,
+                execute,
+                lambda: ask(caller=self.get_idempotency_caller(request), body=_parsed(request)),
+                using=using,
+            )
+        else:
+            response = protocol.run_without_key(execute, using=using)
         # It is final: dispatch must not finalize it again, nor add headers to a replay.
         setattr(self, "finalize_response", _as_it_is)  # noqa: B010 - on the instance, not the type
         return response
@@ -222,6 +223,11 @@ def _body(request: Request) -> Any:
             return _read_json(raw.body.decode())
         except (ValueError, RecursionError):
             pass
+    return _parsed(request)
+
+
+def _parsed(request: Request) -> Any:
+    """The same by DRF's machinery."""
     try:
         return request.data
     except UnsupportedMediaType:  # no parser of this view reads it, so it counts as it is

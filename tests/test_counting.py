@@ -132,6 +132,13 @@ def test_details_of_any_kind_fit(counted):
     assert len(detail) == 64
 
 
+def test_details_that_are_cut_to_the_same_are_one_row(counted):
+    for end in ("a", "b", "b"):
+        counting.count(Event(events.FAILED, "bookings.book", "X" * 64 + end, duration=1.0))
+    counting.flush()
+    assert HourlyCount.objects.values_list("count", "seconds").get() == (3, 3.0)
+
+
 def test_counting_is_exact_between_threads(counted):
     def many():
         for _ in range(500):

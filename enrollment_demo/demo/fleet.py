@@ -123,6 +123,8 @@ def _fleet(half: str, logs: Path) -> Fleet:
         )
         for name in SERVICES
     }
+    for server in (server for group in servers.values() for server in group):
+        server.access_log = server.log.with_suffix(".access.log")
     if half == BYPASSED:
         return Fleet(servers)
     return Fleet(servers, make(Worker, "worker", "enrollment"), make(Beat, "beat", "enrollment"))

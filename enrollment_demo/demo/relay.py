@@ -26,9 +26,13 @@ class Fault(StrEnum):
 class Relay:
     """Listens on a port of its own and stands between its clients and `target`."""
 
-    def __init__(self, target: tuple[str, int], fault: Fault = Fault.NONE) -> None:
+    def __init__(
+        self, target: tuple[str, int], fault: Fault = Fault.NONE, *, unseen: bool = False
+    ) -> None:
         self.target = target
         self.fault = fault
+        #: The target sees each client's own address; it has to be on the loopback, as they are.
+        self._unseen = unseen
         self.port = 0
         #: Connections on which the server may still be at work.
         self.busy = 0
@@ -83,7 +87,8 @@ class Relay:
         self._transports |= mine
         self.busy += 1
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self.target)
+            own = (writer.get_extra_info("peername")[0], 0) if self._unseen else None
+            far_reader, far_writer = await asyncio.open_connection(*self.target, local_addr=own)
             mine.add(far_writer.transport)
             self._transports |= mine
             if self.fault is Fault.CUT:  # perhaps only since it came

@@ -3,7 +3,7 @@
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,15 @@ class Outcome:
 
 
 @contextmanager
-def play(plan: Plan, console: Console, *, postgres_url: str, redis_url: str) -> Iterator[Outcome]:
-    """Acts out both halves; everything that was started ends with the block."""
+def play(
+    plan: Plan, console: Console, *, postgres_url: str, redis_url: str, logs: Path | None = None
+) -> Iterator[Outcome]:
+    """Acts out both halves; everything that was started ends with the block.
+
+    The processes' logs are kept where `logs` names a folder for them.
+    """
     credentials = fleet.Credentials.new()
-    with tempfile.TemporaryDirectory(prefix="idempotency-demo-") as logs, Live(console) as live:
+    with _folder(logs) as folder, Live(console) as live:
         live.step("Starting PostgreSQL and Redis")
         with Backing(
             fleet.SERVICES, fleet.HALVES, postgres_url=postgres_url, redis_url=redis_url
@@ -50,7 +55,7 @@ def play(plan: Plan, console: Console, *, postgres_url: str, redis_url: str) -> 
             live.step("Making the services' databases")
             tokens = {visit.student: visit.token for visit in plan.visits}
             fleet.make_databases(backing, credentials, tokens)
-            stage = _Stage(plan, backing, credentials, Path(logs), live)
+            stage = _Stage(plan, backing, credentials, Path(folder), live)
             with stage.half(fleet.BYPASSED) as (unprotected, _):
                 live.say(f"Mixin bypassed: {unprotected.duplicates} duplicate rows")
             with stage.half(fleet.PROTECTED) as (protected, services):
@@ -59,6 +64,12 @@ def play(plan: Plan, console: Console, *, postgres_url: str, redis_url: str) -> 
                 live.say(f"Section import: {imported.duplicates} duplicate rows")
                 live.stop()
                 yield Outcome(unprotected, protected, imported, services, credentials)
+
+
+def _folder(logs: Path | None) -> AbstractContextManager[str | Path]:
+    if logs is None:
+        return tempfile.TemporaryDirectory(prefix="idempotency-demo-")
+    return nullcontext(logs)
 
 
 @dataclass(frozen=True)

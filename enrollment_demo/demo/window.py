@@ -41,7 +41,8 @@ def act(
     with ExitStack() as stack:
         relays = {
             trouble: [
-                stack.enter_context(Relay((LOOPBACK, server.port), fault)) for server in servers
+                stack.enter_context(Relay((LOOPBACK, server.port), fault, unseen=True))
+                for server in servers
             ]
             for trouble, fault in FAULTS.items()
         }

@@ -36,6 +36,9 @@ _CODES: Final = {
     events.EXECUTED: gettext_lazy("run: it was the first"),
     events.REPLAYED: gettext_lazy("answered with the stored reply"),
     events.ATTACHED: gettext_lazy("answered with the job's status"),
+    events.NEW_FINGERPRINT: gettext_lazy("without a key: nothing like it within a minute"),
+    events.KNOWN_FINGERPRINT: gettext_lazy("without a key: the same again within a minute"),
+    events.UNKNOWN_FINGERPRINT: gettext_lazy("without a key: nobody can tell"),
 }
 
 

@@ -32,8 +32,8 @@ GROUPS: Final[Mapping[str, Group]] = {
     "executed": {events.EXECUTED: None, events.JOB_QUEUED: None},
     # Observe mode: all, those that were the first, and those that were no duplicates.
     "observed": {events.OBSERVED: None},
-    "observed_first": {events.OBSERVED: (events.EXECUTED,)},
-    "observed_other": {events.OBSERVED: (KeyReused.default_code,)},
+    "observed_first": {events.OBSERVED: (events.EXECUTED, events.NEW_FINGERPRINT)},
+    "observed_other": {events.OBSERVED: (KeyReused.default_code, events.UNKNOWN_FINGERPRINT)},
 }
 #: What an operation's time is told by: the work itself, where it went well.
 _TIMED: Final[Group] = {events.EXECUTED: None, events.JOB_ENDED: ("succeeded",)}

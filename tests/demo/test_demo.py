@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from enrollment_demo.demo.processes import ROOT
+from idempotency.audit.survey import survey
 from tests.concurrent import until
 
 #: Seconds for a small demo on a loaded machine.
@@ -99,9 +100,11 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 def test_from_end_to_end(demo: Start, plain_environment: dict[str, str], tmp_path: Path) -> None:
     """Duplicates without the layers, none with them, a section whose worker was killed and that is
-    imported once; and services to look at afterwards."""
-    figures = tmp_path / "figures.json"
-    run = demo(plain_environment, "--students", "8", "--serve", "--json", str(figures))
+    imported once; services to look at afterwards, and logs that tell an audit the truth."""
+    figures, logs = tmp_path / "figures.json", tmp_path / "logs"
+    logs.mkdir()
+    options = ("--students", "8", "--serve", "--json", str(figures), "--logs", str(logs))
+    run = demo(plain_environment, *options)
     said = "".join(lines_until(run, "API "))
     started = family(run.pid)
 
@@ -126,10 +129,29 @@ def test_from_end_to_end(demo: Start, plain_environment: dict[str, str], tmp_pat
     assert imported["redone_after_kill"] < imported["attempts"]  # one step each, the one in hand
     assert imported["retries_while_running"] > 0
 
+    assert_audited(logs, document["unprotected"])
     log_in(said)
     run.send_signal(signal.SIGINT)
     assert run.wait(PATIENCE) == 0, run.stdout.read() if run.stdout else ""
     until(lambda: gone(started))
+
+
+def assert_audited(logs: Path, truth: dict[str, int]) -> None:
+    """What the enrollment servers have logged while nothing was protected tells an audit how many
+    duplicates there are: exactly, since each row beyond a student's first was made by a request of
+    the same size, from the same address, within a minute of another, and is logged with its 201,
+    whether or not its client has seen that."""
+    found = survey(
+        [str(log) for log in sorted(logs.glob("bypassed-enrollment-*.access.log"))],
+        methods=("POST",),
+        window=60.0,
+    )
+    assert len(found.logs) == 2
+    (enrollments,) = found.endpoints()
+    assert enrollments.tally.name == "POST /api/enrollments/"
+    assert enrollments.tally.duplicates == truth["enrollments"] - truth["students"] > 0
+    # A client may give up before its request is out.
+    assert enrollments.tally.requests <= truth["requests"]
 
 
 def log_in(said: str) -> None:
@@ -244,6 +266,7 @@ def command(process: psutil.Process) -> list[str]:
         (["--students", "many"], "from 1 to 10000, not 'many'"),
         (["--seed", "x"], "invalid int value: 'x'"),
         (["--json", "/no/such/folder/figures.json"], "/no/such/folder"),
+        (["--logs", "/no/such/folder"], "/no/such/folder is no folder"),
     ],
 )
 def test_bad_arguments(

@@ -17,6 +17,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__((LOOPBACK, 0), Handler)
         self.answered = 0
+        self.clients: set[str] = set()
         self.may_answer = threading.Event()
         self.may_answer.set()
 
@@ -25,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         assert isinstance(server, Server)
+        server.clients.add(self.client_address[0])
         self.rfile.read(int(self.headers["Content-Length"]))
         server.may_answer.wait(20)
         self.send_response(201)
@@ -48,13 +50,24 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def post(port: int, timeout: float = 20) -> bytes:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout)
+def post(port: int, timeout: float = 20, address: str = LOOPBACK) -> bytes:
+    connection = http.client.HTTPConnection(
+        LOOPBACK, port, timeout=timeout, source_address=(address, 0)
+    )
     try:
         connection.request("POST", "/", b"please", {"Connection": "close"})
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(("unseen", "seen"), [(True, "127.1.0.7"), (False, LOOPBACK)])
+def test_the_target_sees_the_clients_address_where_it_is_to(
+    server: Server, unseen: bool, seen: str
+) -> None:
+    with Relay((LOOPBACK, server.server_port), unseen=unseen) as relay:
+        assert post(relay.port, address="127.1.0.7") == b"made"
+    assert server.clients == {seen}
 
 
 def test_passes_both_ways(server: Server) -> None:

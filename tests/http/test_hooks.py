@@ -144,7 +144,13 @@ def test_observing_refuses_nothing_and_counts_everything(redis_db, api, happened
     assert not any(map(replayed, answers))
     assert Booking.objects.count() == 5
     assert happened.named("refused") == ["idempotency_key_required", "idempotency_key_invalid"]
-    assert happened.named("observed") == ["executed", "replayed", "idempotency_key_reused"]
+    assert happened.named("observed") == [
+        "executed_by_fingerprint",  # without a key that can be used
+        "replayed_by_fingerprint",
+        "executed",
+        "replayed",
+        "idempotency_key_reused",
+    ]
 
 
 def test_observing_by_setting(redis_db, api, happened, settings):

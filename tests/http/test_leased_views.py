@@ -279,7 +279,7 @@ def test_observed_requests_all_run(api, bookings, happened):
         "executed",
         "replayed",
         "idempotency_key_reused",
-        "executed",
+        "executed_by_fingerprint",
     ]
 
 

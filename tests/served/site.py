@@ -18,6 +18,10 @@ class Site:
         self._origin = origin
         self._crew = crew
 
+    def get(self, path):
+        """The body of what is found there."""
+        return requests.get(f"{self._origin}{path}", timeout=PATIENCE).text
+
     def post(self, path, key="k-1", **body):
         return requests.post(
             f"{self._origin}{path}",

@@ -6,13 +6,16 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from idempotency import events
+from idempotency.contrib.prometheus import storage
 from idempotency.jobs import current_attempt, start_job, step
 from idempotency.policy import Policy
 from idempotency.views import IdempotencyMixin
@@ -104,7 +107,16 @@ class SteppedView(LeasedView):
         return Response({"seats": asked["seats"], "attempt": current_attempt()}, status=201)
 
 
+def metrics(request: HttpRequest) -> HttpResponse:
+    """All processes added up, and the tables; the runbook shows the same."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    registry.register(storage)
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
 urlpatterns = [
+    path("metrics/", metrics),
     path("bookings/", BookingView.as_view()),
     path("gated/", GatedView.as_view()),
     path("jobs/", JobView.as_view()),

@@ -44,6 +44,9 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, help="the plan of an earlier run")
         parser.add_argument("--serve", action="store_true", help="leave the services running")
         parser.add_argument("--json", type=_file, metavar="FILE", help="write the figures there")
+        parser.add_argument(
+            "--logs", type=_folder, metavar="FOLDER", help="keep the processes' logs there"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console()
@@ -57,6 +60,7 @@ class Command(BaseCommand):
                 console,
                 postgres_url=os.environ.get("DATABASE_URL", ""),
                 redis_url=os.environ.get("REDIS_URL", ""),
+                logs=options["logs"],
             ) as outcome:
                 self._report(console, outcome, options["json"])
                 if options["serve"]:
@@ -102,6 +106,13 @@ def _file(text: str) -> Path:
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
         raise ArgumentTypeError(f"{text} cannot be written")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{text} is no folder")
     return path
 
 
