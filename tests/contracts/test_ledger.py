@@ -364,7 +364,8 @@ def test_a_cursor_that_the_project_has_chosen_is_kept(fresh_connection):
     fresh_connection.ensure_connection()
     raw = fresh_connection.connection
     raw.cursor_factory = type("Chosen", (raw.cursor_factory,), {})
-    assert type(cursors.cursor(fresh_connection).cursor) is raw.cursor_factory
+    with cursors.cursor(fresh_connection) as cursor:
+        assert type(cursor.cursor) is raw.cursor_factory
 
 
 def test_a_record_that_a_purge_empties_is_expired():
