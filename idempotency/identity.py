@@ -79,11 +79,16 @@ def identify(
 def _scope(caller: str, operation: str, narrowing: str | None) -> str:
     name = quote(caller, safe=":@.")
     if narrowing is not None:
-        name += "+" + hashlib.sha256(narrowing.encode()).hexdigest()[:32]
+        name += narrowed(narrowing)
     scope = f"{name}/{operation}"
     if len(scope) > MAX_SCOPE:
         scope = f"+{hashlib.sha256(name.encode()).hexdigest()}/{operation}"
     return scope
+
+
+def narrowed(narrowing: str) -> str:
+    """What an Idempotency-Scope header appends to a caller's name in the scope."""
+    return "+" + hashlib.sha256(narrowing.encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=8)

@@ -125,6 +125,15 @@ def derive_child_key(parent: str, name: str) -> str:
     return f"sha256:{hashlib.sha256(parent.encode()).hexdigest()}-{name}"
 
 
+def child_beginnings(parent: str) -> list[str]:
+    """What stands before the dash and the name in keys that `derive_child_key` makes of a parent:
+    the parent, its digest, or either where that depends on the name's length."""
+    beginnings = [] if _DIGESTED.fullmatch(parent) else [parent]
+    if not beginnings or len(parent) + 1 + MAX_NAME_LENGTH > MAX_KEY_LENGTH:
+        beginnings.append(f"sha256:{hashlib.sha256(parent.encode()).hexdigest()}")
+    return beginnings
+
+
 @dataclass(frozen=True, slots=True)
 class _Execution:
     key: str

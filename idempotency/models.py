@@ -90,6 +90,17 @@ class IdempotencyRecord(models.Model):
         indexes = [
             # The purge walks by it; `id` breaks ties, so that a walk never sees a row twice.
             models.Index(fields=["purge_at", "id"], name="idempotency_purge_at"),
+            # The admin's search for a whole key, and its tree of parents and children. With the
+            # scope, because PostgreSQL takes the smaller of two indexes: a claim would read the
+            # records of all callers that use the same key.
+            models.Index(fields=["key", "scope"], name="idempotency_key"),
+        ]
+        permissions = [
+            ("view_stored_reply", _("Can view stored replies")),
+            ("release_record", _("Can release abandoned keys")),
+            ("settle_record", _("Can settle unknown outcomes")),
+            ("expire_record", _("Can expire stored replies")),
+            ("forget_record", _("Can forget keys")),
         ]
 
     def __str__(self) -> str:
@@ -145,6 +156,7 @@ class Job(models.Model):
         db_table = "idempotency_job"
         verbose_name = _("idempotency job")
         verbose_name_plural = _("idempotency jobs")
+        permissions = [("cancel_job", _("Can cancel jobs"))]
 
     def __str__(self) -> str:
         return f"{self.task} {self.id}"

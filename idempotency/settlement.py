@@ -1,20 +1,36 @@
-"""An operator's verdict on a key that was left without an outcome: it happened, or it did not.
+"""An operator's verdict on a key: on one that was left without an outcome, that it happened, or
+did not; on any that nobody is at work on, that its reply is over, or that it is forgotten.
 
-For what `on_abandoned="hold"` holds, and for abandoned executions that nobody comes back for. The
-fencing token is raised: whoever may still be at work under the key writes nothing any more.
+The fencing token is raised where the record stays, and finds no record where it goes: whoever may
+still be at work under the key writes nothing any more. After the commit, caches drop the reply.
+
+Everywhere, `scope` and `key` are the record's, as the admin shows them, and `using` is the alias of
+the records, by default the router's. `attempt` is the fencing token that whoever decides has seen:
+where it has risen since, nothing is done.
 """
 
+from collections.abc import Callable
+from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from django.db import transaction
+from django.utils import timezone
 
 from idempotency import events
 from idempotency.conf import Duration, conf, seconds
 from idempotency.documents import JSON_TYPE, encode, final_reply
-from idempotency.layers import jobs, leases, ledger, steps
+from idempotency.layers import discard, jobs, leases, ledger, lock, steps
 from idempotency.models import JobStatus
 from idempotency.outcomes import Candidate, Identity, JobEnding, Reply
+
+#: Is told until when a reply that is gone may still be replayed by a cache that was not reached.
+OnStale = Callable[[datetime], None]
+
+#: Statuses whose replies have no body (RFC 9110).
+BODILESS: Final = frozenset(
+    {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED}
+)
 
 
 def it_happened(
@@ -25,26 +41,36 @@ def it_happened(
     body: Any,
     ttl: Duration | None = None,
     tombstone: Duration | None = None,
+    attempt: int | None = None,
     using: str | None = None,
 ) -> bool:
     """Give the key the reply that it would have had; every retry gets it from now on.
 
-    `scope` and `key` are the record's, as the admin shows them; `body` is the reply's JSON, of a
-    job its result. `ttl` and `tombstone` are the policy's, else a job's own, else the settings'.
-    False where the key is not abandoned or unknown. Raises TypeError or ValueError for a body that
-    is not JSON or too large, and for a status that is no final one.
+    `body` is the reply's JSON, of a job its result; `None` and no body at all with 204, 205 and
+    304, which no job can have. `ttl` and `tombstone` are the policy's, else a job's own, else the
+    settings'. False where the key is not abandoned or unknown. Raises TypeError or ValueError for
+    a body that is not JSON or too large, and for a status that is no final one.
     """
     alias = ledger.alias(using)
     if not 200 <= status <= 499 or status == HTTPStatus.ACCEPTED:
         raise ValueError(f"A reply that is kept has a status from 200 to 499, not {status}.")
     text = encode(body, "The reply")
+    bodiless = status in BODILESS
+    if bodiless and body is not None:
+        raise ValueError(f"A reply with status {status} has no body.")
     with transaction.atomic(using=alias):
-        left = leases.retake(scope, key, using=alias)
+        left = leases.retake(scope, key, attempt=attempt, using=alias)
         if left is None:
             return False
         reply = Reply(status, (("Content-Type", JSON_TYPE),), text.encode())
+        if bodiless:
+            reply = Reply(status, (), b"")
         kept = jobs.retention(left.claimed, using=alias) if left.is_job else _retention()
         if left.is_job:
+            if bodiless:
+                raise ValueError(
+                    f"A job's reply is its document, which status {status} cannot have."
+                )
             ending = JobEnding(JobStatus.SUCCEEDED, result=text)
             reply = final_reply(jobs.end(left.claimed, ending, using=alias), status)
         candidate = Candidate(
@@ -57,19 +83,82 @@ def it_happened(
             silence=0.0,
         )
         ledger.finish(left.claimed, candidate, reply, using=alias)
-    _report(left, "happened", candidate.identity)
+        _settled("happened", left.operation, candidate.identity)
     return True
 
 
-def it_never_happened(scope: str, key: str, *, using: str | None = None) -> bool:
+def it_never_happened(
+    scope: str, key: str, *, attempt: int | None = None, using: str | None = None
+) -> bool:
     """Have it run: a job by the next sweep, a request by the next retry.
 
     Steps that are done stay done, and are not repeated. False where the key is not abandoned or
     unknown.
     """
+    return _free(scope, key, attempt, using, verdict="never_happened")
+
+
+def release(scope: str, key: str, *, attempt: int | None = None, using: str | None = None) -> bool:
+    """As `it_never_happened`, where the policy asks for no verdict: of an execution that is gone
+    and whose key the next retry could take over.
+
+    False where it is alive, has ended, or is held for an operator.
+    """
+    return _free(scope, key, attempt, using, verdict="released")
+
+
+def expire(
+    scope: str,
+    key: str,
+    *,
+    attempt: int | None = None,
+    on_stale: OnStale | None = None,
+    using: str | None = None,
+) -> bool:
+    """End the replay of a stored reply, and delete it: late retries are refused from now on.
+
+    False where there is no reply that is replayed. `on_stale` is called after the commit, and only
+    where a cache may still have the reply, with the moment until which it gives it out.
+    """
     alias = ledger.alias(using)
     with transaction.atomic(using=alias):
-        left = leases.retake(scope, key, using=alias)
+        found = discard.expire(scope, key, attempt, using=alias)
+        if found is None:
+            return False
+        identity = Identity(scope, key, alias)
+        _settled("expired", found.operation, identity, found.replayed_until, on_stale)
+    return True
+
+
+def forget(
+    scope: str,
+    key: str,
+    *,
+    attempt: int | None = None,
+    on_stale: OnStale | None = None,
+    using: str | None = None,
+) -> bool:
+    """Delete the record with its job and its steps: the next request with the key runs.
+
+    A retry of what has been done already is then done twice. False where there is no record, or
+    somebody is at work on it: a lease that is alive, a job that is queued or running, which can be
+    cancelled. `on_stale` as in `expire`.
+    """
+    alias = ledger.alias(using)
+    with transaction.atomic(using=alias):
+        found = discard.forget(scope, key, attempt, using=alias)
+        if found is None:
+            return False
+        identity = Identity(scope, key, alias)
+        _settled("forgotten", found.operation, identity, found.replayed_until, on_stale)
+    return True
+
+
+def _free(scope: str, key: str, attempt: int | None, using: str | None, *, verdict: str) -> bool:
+    alias = ledger.alias(using)
+    held = verdict == "never_happened"
+    with transaction.atomic(using=alias):
+        left = leases.retake(scope, key, attempt=attempt, held=held, using=alias)
         if left is None:
             return False
         if left.is_job:
@@ -77,7 +166,7 @@ def it_never_happened(scope: str, key: str, *, using: str | None = None) -> bool
         else:
             state = steps.state_without_reply(left.claimed.record_id, using=alias)
             leases.leave(left.claimed, state, sum(_retention()), using=alias)
-    _report(left, "never_happened", Identity(scope, key, alias))
+        _settled(verdict, left.operation, Identity(scope, key, alias))
     return True
 
 
@@ -85,5 +174,22 @@ def _retention() -> tuple[float, float]:
     return seconds(conf.IDEMPOTENCY_TTL), seconds(conf.IDEMPOTENCY_TOMBSTONE)
 
 
-def _report(left: leases.Left, verdict: str, identity: Identity) -> None:
-    events.record(events.Event(events.SETTLED, left.operation, verdict, identity.digest))
+def _settled(
+    verdict: str,
+    operation: str,
+    identity: Identity,
+    replayed_until: datetime | None = None,
+    on_stale: OnStale | None = None,
+) -> None:
+    """What follows a verdict, once it is committed."""
+
+    def tell() -> None:
+        events.record(events.Event(events.SETTLED, operation, verdict, identity.digest))
+        dropped = lock.drop(identity)
+        if dropped or on_stale is None or replayed_until is None:
+            return
+        if replayed_until > timezone.now():
+            on_stale(replayed_until)
+
+    # Not sooner: who reads the ledger before the commit could publish the reply again.
+    transaction.on_commit(tell, using=identity.using, robust=True)

@@ -202,6 +202,20 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "forgets-nothing-alive",
+        "An operator forgets a key while its owner is at work, and a retry does the work again.",
+        (Edit("idempotency/layers/discard.py", ".filter(nobodys)", ".filter()"),),
+        ("tests/contracts/test_verdicts.py::test_nothing_that_somebody_is_at_work_on_is_touched",),
+    ),
+    Mutant(
+        "verdict-on-what-was-seen",
+        "An operator's verdict meets another execution than the one that was looked at.",
+        (Edit(_LEASES, "if attempt is not None:", "if False:"),),
+        (
+            "tests/contracts/test_verdicts.py::test_nothing_is_done_to_what_has_changed_or_is_unheard_of",
+        ),
+    ),
+    Mutant(
         "purge-of-the-unsettled",
         "A leased key is forgotten while its owner is at work.",
         (Edit(_STATEMENTS, '"purge_at": "NULL"', '"purge_at": dialect.now'),),

@@ -28,7 +28,7 @@ MUTANTS: Final = (
     Mutant(
         "scope-only-narrows",
         "Whoever sends another's Idempotency-Scope is handed the other's replies.",
-        (Edit(_IDENTITY, 'name += "+" +', 'name = "+" +'),),
+        (Edit(_IDENTITY, "name += narrowed(", "name = narrowed("),),
         (f"{_CALLERS}::test_a_scope_never_stands_in_for_the_caller",),
     ),
     Mutant(

@@ -46,6 +46,12 @@ MUTANTS: Final = (
         (f"{_REDIS}::test_no_entry_outlives_its_record",),
     ),
     Mutant(
+        "dropped-with-its-lock",
+        "A reply that an operator took away is published by the leader that was about to.",
+        (Edit(_LOCK, "client.delete(entry, lock)", "client.delete(entry)"),),
+        ("tests/protocol/test_drop.py::test_whoever_has_the_lock_publishes_no_more",),
+    ),
+    Mutant(
         "breaker",
         "A Redis that hangs costs every request its time-outs.",
         (Edit(_LOCK, "if not found.breaker.allows():", "if False:"),),

@@ -20,5 +20,5 @@ def test_constraints_and_indexes_have_names_of_their_own():
     """A generated name changes with the fields, and a migration with it."""
     options = IdempotencyRecord._meta
     names = [thing.name for thing in (*options.constraints, *options.indexes)]
-    assert names == ["idempotency_scope_key", "idempotency_purge_at"]
+    assert names == ["idempotency_scope_key", "idempotency_purge_at", "idempotency_key"]
     assert options.db_table == "idempotency_record"

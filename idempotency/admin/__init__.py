@@ -1,11 +1,12 @@
-"""A read-only look at records, jobs and steps; what changes them are commands.
+"""Records, jobs and steps as operators see them; what changes them are verdicts and commands.
 
 The tables may hold tens of millions of rows, and each further index would cost every insert. So a
 question goes to an index that is there, takes at most LIMIT rows of its answer, and counts no
-further. Only the search for a key reads a whole index: (scope, key).
+further.
 
-Replies, arguments and results belong to the callers, and are not shown. Whoever may view jobs sees
-their tracebacks.
+Replies belong to the callers, and are shown to those who have a permission for it; arguments and
+results are not shown. Whoever may view jobs sees their tracebacks. Each verdict has a permission of
+its own and a confirmation, and leaves an entry in the admin's log.
 """
 
 from idempotency.admin.jobs import JobAdmin

@@ -5,13 +5,17 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
-from idempotency.admin.lists import ReadOnlyAdmin, first, is_narrowed, newest_of
-from idempotency.admin.related import step_table
+from idempotency.admin.confirming import ConfirmingAdmin
+from idempotency.admin.lists import first, is_narrowed, newest_of
+from idempotency.admin.related import steps_of
+from idempotency.admin.timeline import life_of_job
+from idempotency.admin.verdicts import JOB_VERDICTS
+from idempotency.layers.clock import ServerNow
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 
 Jobs = QuerySet[Job]
@@ -61,10 +65,11 @@ class TaskFilter(admin.SimpleListFilter):
 
 
 @admin.register(Job)
-class JobAdmin(ReadOnlyAdmin):
+class JobAdmin(ConfirmingAdmin):
     """How far jobs are. Arguments and results are not shown; whoever may view jobs sees why they
     have failed."""
 
+    verdicts = JOB_VERDICTS
     newest_first = _NEWEST_FIRST
     not_in_lists = ("error_message", "traceback")
 
@@ -90,18 +95,14 @@ class JobAdmin(ReadOnlyAdmin):
         "progress",
         "attempts",
         "resent",
-        "created_at",
-        "started_at",
-        "finished_at",
         "error_code",
         "error_message",
         "formatted_traceback",
-        "its_steps",
     )
 
-    def get_queryset(self, request: HttpRequest) -> Jobs:
-        jobs: Jobs = super().get_queryset(request)
-        return jobs.defer("arguments", "result")
+    def prepared(self, rows: Any) -> Any:
+        """With the database's clock, and without what belongs to the callers."""
+        return rows.defer("arguments", "result").annotate(now=ServerNow())
 
     def get_search_results(
         self, request: HttpRequest, queryset: Jobs, search_term: str
@@ -113,26 +114,57 @@ class JobAdmin(ReadOnlyAdmin):
         except ValueError:
             return queryset.none(), False
 
+    # A job's own page
+
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        job: Any = kwargs["obj"]
+        records = IdempotencyRecord.objects.using(job._state.db).defer("headers", "body")
+        record = records.filter(pk=job.record_id).first()
+        if record is not None:
+            job.record = record
+        context |= {
+            "verdicts": self.offered(request, job),
+            "life": life_of_job(job, record, job.now),
+            "job": job,
+            "steps": steps_of(job.record_id, job._state.db),
+        }
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # What verdicts say of it
+
+    def name_of(self, row: Job) -> str:
+        return str(row)
+
+    def logged_name_of(self, row: Job) -> str:
+        """Its task and its id."""
+        return str(row)
+
+    def stage_label(self, row: Job) -> Any:
+        return row.get_status_display()
+
+    def token_of(self, row: Job) -> int:
+        """None: a job is cancelled whoever has it by now."""
+        return 0
+
     # Columns
 
     @admin.display(description=_("progress"))
     def progress(self, job: Job) -> Any:
         """As the task has reported it."""
         if job.total is None:
-            return None
+            return self.get_empty_value_display()
         return _("%(done)d of %(total)d") % {"done": job.done, "total": job.total}
 
     @admin.display(description=_("age"))
-    def age(self, job: Job) -> str:
+    def age(self, job: Any) -> str:
         """Since the request, in the largest unit."""
-        return timesince(job.created_at, depth=1)
+        return timesince(job.created_at, job.now, depth=1)
 
     @admin.display(description=_("traceback"))
     def formatted_traceback(self, job: Job) -> Any:
         """As Python prints it."""
-        return format_html("<pre>{}</pre>", job.traceback) if job.traceback else None
-
-    @admin.display(description=_("steps"))
-    def its_steps(self, job: Job) -> Any:
-        """The steps that are done."""
-        return step_table(job.record_id, job._state.db)
+        if not job.traceback:
+            return self.get_empty_value_display()
+        return format_html("<pre>{}</pre>", job.traceback)

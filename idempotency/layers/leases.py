@@ -76,17 +76,22 @@ def leave(claimed: Claimed, state: State, kept: float, *, using: str) -> bool:
     return changed == 1
 
 
-def retake(scope: str, key: str, *, using: str) -> Left | None:
+def retake(
+    scope: str, key: str, *, using: str, attempt: int | None = None, held: bool = True
+) -> Left | None:
     """Claim, for an operator, a key that was left without a reply; `None` where it was not.
 
-    In the caller's transaction, which must settle it.
+    In the caller's transaction, which must settle it. `attempt` as in `picked`; not `held`: what
+    its policy leaves to a verdict is left alone.
     """
-    records = IdempotencyRecord.objects.using(using).filter(scope=scope, key=key)
     gone = Q(state=State.RUNNING, lease_until__lte=ServerNow())  # no sweep has come by yet
-    left = records.filter(Q(state__in=(State.UNKNOWN, State.ABANDONED)) | gone).select_for_update()
-    record = left.first()
+    left = Q(state=State.ABANDONED) | (gone if held else gone & Q(holds=False))
+    if held:
+        left |= Q(state=State.UNKNOWN)
+    record = picked(scope, key, attempt, using=using).filter(left).first()
     if record is None:
         return None
+    records = IdempotencyRecord.objects.using(using).filter(pk=record.pk)
     is_job = Job.objects.using(using).filter(record=record.pk).exists()
     records.update(
         attempt=F("attempt") + 1,
@@ -97,6 +102,20 @@ def retake(scope: str, key: str, *, using: str) -> Left | None:
     fingerprint = Fingerprint.from_bytes(bytes(record.fingerprint), record.fields)
     claimed = Claimed(record.pk, record.attempt + 1)
     return Left(claimed, is_job, record.operation, fingerprint)
+
+
+def picked(
+    scope: str, key: str, attempt: int | None, *, using: str
+) -> "QuerySet[IdempotencyRecord]":
+    """A key's record, to be locked for an operator's verdict; none while another has it locked.
+
+    `attempt` is the fencing token that the operator has seen: none where it has risen since.
+    """
+    records = IdempotencyRecord.objects.using(using).filter(scope=scope, key=key)
+    if attempt is not None:
+        records = records.filter(attempt=attempt)
+    skips = connections[using].features.has_select_for_update_skip_locked
+    return records.select_for_update(skip_locked=skips)
 
 
 @dataclass(frozen=True, slots=True)

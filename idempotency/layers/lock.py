@@ -132,6 +132,25 @@ def wait(identity: Identity, limit: float) -> None:
         time.sleep(min(limit, _FAILED_WAIT))
 
 
+def drop(identity: Identity) -> bool:
+    """Take away a key's stored reply, after the commit of an operator's verdict. Raises nothing.
+
+    The lock goes with it: who holds it may be about to publish a reply that the ledger no longer
+    has, and publishes nothing without its token. False where a cache may still give the reply out:
+    it did not answer, or other processes have caches of their own.
+    """
+    cache = entries.backend()
+    found = server(cache)
+    if found is None:
+        if not isinstance(cache, LocMemCache):
+            return True
+        cache.delete(_names(cache, identity)[0])
+        return False
+    entry, lock, _wake = _names(cache, identity)
+    client: Any = found.client
+    return _ask(found, lambda: [client.delete(entry, lock)]) is not None
+
+
 def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
     """What the server answers, or `None` where it does not: here alone its failures end."""
     if not found.breaker.allows():

@@ -104,6 +104,26 @@ def test_every_verdict_raises_the_fencing_token(ask):
     assert IdempotencyRecord.objects.get().attempt > never.attempt
 
 
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_reply_without_a_body_is_replayed_without_one(ask, status):
+    record = left_by(ask, fail, **HOLD)
+    with pytest.raises(ValueError, match="has no body"):
+        settlement.it_happened(record.scope, record.key, status=status, body={})
+    assert settlement.it_happened(record.scope, record.key, status=status, body=None)
+    reply = ask(book, **HOLD)
+    assert (reply.status_code, reply.content, reply.get("Content-Type")) == (status, b"", None)
+
+
+def test_nothing_is_settled_that_has_changed_since_it_was_seen(ask):
+    record = left_by(ask, fail, **HOLD)
+    seen = {"attempt": record.attempt - 1}
+    assert not settlement.it_happened(record.scope, record.key, status=200, body=None, **seen)
+    assert not settlement.it_never_happened(record.scope, record.key, **seen)
+    assert not settlement.release(record.scope, record.key, **seen)
+    assert IdempotencyRecord.objects.get().attempt == record.attempt
+    assert settlement.it_never_happened(record.scope, record.key, attempt=record.attempt)
+
+
 class TestJobs:
     POLICY = {"execution": "job", "on_abandoned": "hold"}
 
@@ -121,6 +141,11 @@ class TestJobs:
         document = json.loads(ask(None, **self.POLICY).content)
         assert (document["status"], document["result"]) == ("succeeded", {"charge": "ch_1"})
         assert document["error"] is None
+
+    def test_its_reply_is_its_document(self, held):
+        with pytest.raises(ValueError, match="204 cannot have"):
+            settlement.it_happened(held.scope, held.key, status=204, body=None)
+        assert IdempotencyRecord.objects.get().state == State.UNKNOWN
 
     def test_what_never_happened_is_queued_again(self, ask, held):
         assert settlement.it_never_happened(held.scope, held.key)
