@@ -1,10 +1,10 @@
 """The Django application."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 
 class IdempotencyConfig(AppConfig):
-    """Registers the system checks, and the counting of what happens."""
+    """Registers the system checks, the counting of what happens, and what OpenAPI schemas say."""
 
     name = "idempotency"
     verbose_name = "Idempotency"
@@ -14,3 +14,5 @@ class IdempotencyConfig(AppConfig):
         from idempotency import checks, counting, events  # noqa: F401, PLC0415 - needs the models
 
         events.recorded.connect(counting.count, dispatch_uid="idempotency.counting")
+        if apps.is_installed("drf_spectacular"):  # an extra; its extensions register when imported
+            from idempotency.contrib import spectacular  # noqa: F401, PLC0415 - the same
