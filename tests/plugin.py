@@ -8,6 +8,8 @@ AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Re
                    have to do with a broker are chosen by `-m broker`
 TEST_PGBOUNCER     the path of PgBouncer's binary; the tests marked `pgbouncer` are deselected
                    without it, and are chosen alone by `-m pgbouncer`
+TEST_SCHEMATHESIS  1: schemathesis asks the sample's services; the tests marked `schemathesis` take
+                   a minute, so they are deselected without it, and chosen by `-m schemathesis`
 
 Where pytest-xdist shares the tests among processes, each has servers of its own.
 """
@@ -83,6 +85,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "broker: uses Celery's broker; set by the plugin")
     config.addinivalue_line("markers", "pgbouncer: starts one, where TEST_PGBOUNCER names it")
+    config.addinivalue_line("markers", "schemathesis: runs it, where TEST_SCHEMATHESIS says so")
 
 
 # First, because the choice by -m is made in the same hook.
@@ -91,10 +94,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not BROKERS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
+    unwanted = set()
     if pgbouncer() is None:
-        pooled = [item for item in items if item.get_closest_marker("pgbouncer")]
-        config.hook.pytest_deselected(items=pooled)
-        items[:] = [item for item in items if item not in pooled]
+        unwanted.add("pgbouncer")
+    if os.environ.get("TEST_SCHEMATHESIS") != "1":
+        unwanted.add("schemathesis")
+    left_out = [item for item in items if any(map(item.get_closest_marker, unwanted))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header() -> list[str]:

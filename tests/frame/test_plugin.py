@@ -12,12 +12,12 @@ from tests import plugin
 
 @pytest.fixture
 def collected():
-    """Chooses among two tests, of which one wants PgBouncer: what is left, what was deselected."""
+    """Chooses among tests that want something and one that does not: what is left, what is not."""
 
     def collect():
         items: list[Any] = [
             SimpleNamespace(name=name, get_closest_marker=lambda mark, name=name: mark == name)
-            for name in ("pgbouncer", "other")
+            for name in ("pgbouncer", "schemathesis", "other")
         ]
         gone: list[Any] = []
 
@@ -31,15 +31,25 @@ def collected():
     return collect
 
 
-def test_without_pgbouncer_its_tests_are_deselected(monkeypatch, collected):
-    monkeypatch.delenv("TEST_PGBOUNCER", raising=False)
-    assert collected() == (["other"], ["pgbouncer"])
+@pytest.fixture(autouse=True)
+def _nothing_wanted(monkeypatch):
+    for name in ("TEST_PGBOUNCER", "TEST_SCHEMATHESIS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_is_not_asked_for_is_deselected(collected):
+    assert collected() == (["other"], ["pgbouncer", "schemathesis"])
 
 
 def test_with_pgbouncer_its_tests_run(monkeypatch, collected):
     monkeypatch.setenv("TEST_PGBOUNCER", sys.executable)
     assert plugin.pgbouncer() == Path(sys.executable)
-    assert collected() == (["pgbouncer", "other"], [])
+    assert collected() == (["pgbouncer", "other"], ["schemathesis"])
+
+
+def test_with_schemathesis_its_tests_run(monkeypatch, collected):
+    monkeypatch.setenv("TEST_SCHEMATHESIS", "1")
+    assert collected() == (["schemathesis", "other"], ["pgbouncer"])
 
 
 def test_a_pgbouncer_that_is_not_there_is_named(monkeypatch, tmp_path):
