@@ -155,18 +155,29 @@ def test_what_is_taken_the_schema_allows(settings: Any, syntax: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "added", "missing"),
     [
-        ({}, set(), set()),
-        ({"required": True}, {("400", "key_required")}, set()),
-        ({"mismatch": "lenient", "in_flight": "reject"}, set(), set()),
-        ({"tombstone": 0}, set(), {("409", "key_expired")}),
-        ({"execution": "leased"}, set(), set()),
-        (
+        pytest.param({}, set(), set(), id="the default"),
+        pytest.param({"required": True}, {("400", "key_required")}, set(), id="required"),
+        pytest.param({"mismatch": "lenient", "in_flight": "reject"}, set(), set(), id="lenient"),
+        pytest.param({"tombstone": 0}, set(), {("409", "key_expired")}, id="no tombstone"),
+        pytest.param({"execution": "leased"}, set(), set(), id="leased"),
+        pytest.param(
             {"execution": "leased", "on_abandoned": "hold"},
             {("409", "outcome_unknown")},
             set(),
+            id="held",
         ),
-        ({"execution": "job", "on_abandoned": "hold"}, {("409", "outcome_unknown")}, set()),
-        ({"mode": "observe", "required": True}, set(), USUAL - {("503", "unavailable")}),
+        pytest.param(
+            {"execution": "job", "on_abandoned": "hold"},
+            {("409", "outcome_unknown")},
+            set(),
+            id="a held job",
+        ),
+        pytest.param(
+            {"mode": "observe", "required": True},
+            set(),
+            USUAL - {("503", "unavailable")},
+            id="observed",
+        ),
     ],
 )
 def test_only_what_the_policy_can_give(policy: Any, added: Any, missing: Any) -> None:

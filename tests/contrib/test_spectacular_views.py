@@ -24,6 +24,7 @@ from rest_framework.response import Response
 from rest_framework.schemas.openapi import AutoSchema as OtherAutoSchema
 from rest_framework.views import APIView
 
+from idempotency.contrib.spectacular.views import ProtectedViews
 from idempotency.decorators import idempotent_view
 from idempotency.lookup import JobLookup
 from idempotency.policy import Policy
@@ -344,6 +345,22 @@ def test_the_same_schema_each_time() -> None:
     urls = [orders(), orders(OrderViewSet), path("book/", booked), LOOKUPS]
     once = schema_of(*urls)
     assert [schema_of(*urls) for _ in range(3)] == [once] * 3
+
+
+def test_a_class_of_ours_that_was_left_behind_is_told_once() -> None:
+    """drf-spectacular changes the URLs' classes meanwhile, and threads may meet there."""
+    urls = [orders(idempotency_policy=Policy(execution="job")), LOOKUPS]
+    once = schema_of(*urls)
+    callbacks = [urls[0].callback, *(each.callback for each in LOOKUPS.url_patterns)]
+    before = [callback.cls for callback in callbacks]
+    try:
+        for callback in callbacks:
+            callback.cls = ProtectedViews(callback).view_replacement()
+            assert ProtectedViews(callback).view_replacement() is callback.cls
+        assert schema_of(*urls) == once
+    finally:
+        for callback, kind in zip(callbacks, before, strict=True):
+            callback.cls = kind
 
 
 def test_without_drf_spectacular_nothing_of_it_is_imported() -> None:

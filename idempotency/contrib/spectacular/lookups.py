@@ -81,8 +81,8 @@ def _tell_key(operation: dict[str, Any], view: Any, schema: AutoSchema) -> None:
         "headers": {"Retry-After": headers.RETRY_AFTER},
         "content": job_document(schema),
     }
-    add_refusals(operation, refusals, schema)
     responses["default"] = {"description": "With `reply=1`: the stored reply."}
+    add_refusals(operation, refusals, schema)
 
 
 def _tell_job(operation: dict[str, Any], view: Any, schema: AutoSchema) -> None:

@@ -26,7 +26,6 @@ def protect(operation: dict[str, Any], terms: Terms, schema: AutoSchema) -> None
     add_refusals(operation, refusals_of(terms), schema)
     if terms.mode != "observe":
         _add_replayed(operation, terms)
-    operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
 def add_parameters(operation: dict[str, Any], parameters: list[dict[str, Any]]) -> None:

@@ -60,6 +60,7 @@ def add_refusals(
             content.setdefault(media_type, {"schema": component, "examples": _examples(group)})
         if any(hasattr(each, "wait") for each in group):
             response.setdefault("headers", {}).setdefault("Retry-After", headers.RETRY_AFTER)
+    operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
 def _media_types(schema: AutoSchema) -> list[str]:

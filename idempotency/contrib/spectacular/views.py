@@ -40,6 +40,10 @@ class ProtectedViews(OpenApiViewExtension):  # type: ignore[no-untyped-call] # t
         plain = declared_on(self.target_callback)
         if plain is None and not issubclass(view, IdempotencyMixin):
             return view
+        # Where two threads make a schema at once, either may put our class back as the original.
+        own = inspect.getattr_static(view, "schema")
+        if isinstance(own, _Schema) and isinstance(own.telling, _Protection):
+            return view
         return told(view, _Protection(plain))
 
     def _as_others_have_it(self) -> Any:
@@ -85,21 +89,20 @@ class _Protection:
         return chosen
 
 
-class _Schema(AutoSchema):
+class _Schema:
     """The `schema` of a view's class: gives what the class below would give, as a _ToldSchema."""
 
     def __init__(self, own: Any, telling: Telling) -> None:
-        super().__init__()
         self._own = own
-        self._telling = telling
+        self.telling = telling
 
     def __get__(self, view: Any, owner: type) -> Any:
-        if view is None:  # asked of the class, a schema that views share would forget its view
-            return self
+        if view is None and isinstance(self._own, AutoSchema):
+            return self._own  # asked of the class, it would forget the view that it works for
         schema = self._own.__get__(view, owner)
-        if not isinstance(schema, AutoSchema):
-            return schema  # drf-spectacular complains of it
-        return _ToldSchema(schema, view, self._telling)
+        if view is None or not isinstance(schema, AutoSchema):  # drf-spectacular complains of it
+            return schema
+        return _ToldSchema(schema, view, self.telling)
 
     def __set__(self, view: Any, schema: Any) -> None:
         self._own.__set__(view, schema)
