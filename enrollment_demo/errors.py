@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from rest_framework.exceptions import APIException
+from django.http import HttpRequest, JsonResponse
+from rest_framework.exceptions import APIException, NotFound
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
@@ -18,3 +19,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if isinstance(exc.detail, str) and not isinstance(exc, IdempotencyError):
         response.data["code"] = exc.detail.code
     return response
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Django's own, for paths that no view has, as DRF would put it."""
+    refusal = {"detail": NotFound.default_detail, "code": NotFound.default_code}
+    return JsonResponse(refusal, status=NotFound.status_code)

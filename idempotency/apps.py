@@ -1,10 +1,10 @@
 """The Django application."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 
 class IdempotencyConfig(AppConfig):
-    """Registers the system checks, and connects the sinks of what happens."""
+    """Registers the system checks, the sinks of what happens, and what OpenAPI schemas say."""
 
     name = "idempotency"
     verbose_name = "Idempotency"
@@ -14,3 +14,5 @@ class IdempotencyConfig(AppConfig):
         from idempotency import checks, sinks  # noqa: F401, PLC0415 - they need the models
 
         sinks.connect()
+        if apps.is_installed("drf_spectacular"):  # an extra; its extensions register when imported
+            from idempotency.contrib import spectacular  # noqa: F401, PLC0415 - the same

@@ -27,7 +27,9 @@ MAX_SCOPE = 255
 #: The caller's name where nobody was authenticated: strangers share it.
 ANONYMOUS = "anon"
 
-_OPERATION = re.compile(r"[A-Za-z0-9_.:~-]+")
+#: One character of an operation's name.
+OPERATION_CHARACTER = "[A-Za-z0-9_.:~-]"
+_OPERATION = re.compile(f"{OPERATION_CHARACTER}+")
 
 
 def check_operation(name: str) -> str:

@@ -24,12 +24,16 @@ MAX_NAME_LENGTH = 64
 #: Sent with a child key; the receiver narrows its caller's key space by it.
 SCOPE_HEADER = "Idempotency-Scope"
 
-# Printable ASCII without space, comma, double quote and semicolon.
-_BARE = re.compile(r"[!#-+\--:<-~]+")
+#: One character of a bare key: printable ASCII without space, comma, double quote and semicolon.
+BARE_CHARACTER = r"[!#-+\--:<-~]"
+#: One character of a key in double quotes, as it is spelt (RFC 9651, section 3.3.3).
+QUOTED_CHARACTER = r'(?:[ !#-\[\]-~]|\\["\\])'
+
+_BARE = re.compile(f"{BARE_CHARACTER}+")
 
 # The grammar of RFC 9651, section 3.3; each alternative begins with characters that no other
 # begins with, or is tried before its shorter form, so that matching stays linear.
-_STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*"'
+_STRING = f'"{QUOTED_CHARACTER}*"'
 _STRING_ITEM = re.compile(_STRING)
 _PARAMETER = re.compile(
     r""";[ ]*[a-z*][a-z0-9_\-.*]*

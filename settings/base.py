@@ -37,6 +37,22 @@ def caches() -> dict[str, dict[str, Any]]:
     }
 
 
+def documented(title: str, description: str) -> dict[str, Any]:
+    """How drf-spectacular presents the service; what its page loads comes from the service."""
+    return {
+        "TITLE": title,
+        "DESCRIPTION": description,
+        "VERSION": "1.0.0",
+        "SERVE_INCLUDE_SCHEMA": False,
+        # What is sent and what comes back are two things: only one of them may be blank.
+        "COMPONENT_SPLIT_REQUEST": True,
+        "ENFORCE_NON_BLANK_FIELDS": True,
+        "SWAGGER_UI_DIST": "SIDECAR",
+        "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+        "SWAGGER_UI_SETTINGS": {"persistAuthorization": True},
+    }
+
+
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "insecure-key-of-the-sample")
 DEBUG = False
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
@@ -44,12 +60,24 @@ ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").spl
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
+    "django.contrib.staticfiles",
     "rest_framework",
     "rest_framework.authtoken",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "idempotency",
     "enrollment_demo.demo",
 ]
-MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES: list[dict[str, Any]] = [
+    {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
+]
+STATIC_URL = "/static/"
 WSGI_APPLICATION = "enrollment_demo.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
@@ -64,7 +92,15 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "enrollment_demo.pages.Pages",
     "EXCEPTION_HANDLER": "enrollment_demo.errors.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "enrollment_demo.schema.ServiceSchema",
 }
+
+# Where a proxy in front speaks TLS to the callers, and tells so in X-Forwarded-Proto.
+if os.environ.get("BEHIND_TLS", "") == "1":
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
 
 #: What the services show each other; empty accepts none.
 SERVICE_TOKEN = os.environ.get("SERVICE_TOKEN", "")

@@ -9,6 +9,8 @@ AMQP_URL           a RabbitMQ as Celery's broker, instead of another embedded Re
 TEST_PGBOUNCER     the path of PgBouncer's binary; the tests marked `pgbouncer` are deselected
                    without it, and are chosen alone by `-m pgbouncer`
 TEST_CHROMIUM      the path of Chromium's binary; the same for the tests marked `browser`
+TEST_SCHEMATHESIS  1: schemathesis asks the sample's services; the tests marked `schemathesis` take
+                   a minute, so they are deselected without it, and chosen by `-m schemathesis`
 
 Where pytest-xdist shares the tests among processes, each has servers of its own.
 """
@@ -99,6 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "broker: uses Celery's broker; set by the plugin")
     config.addinivalue_line("markers", "pgbouncer: starts one, where TEST_PGBOUNCER names it")
     config.addinivalue_line("markers", "browser: drives Chromium, where TEST_CHROMIUM names it")
+    config.addinivalue_line("markers", "schemathesis: runs it, where TEST_SCHEMATHESIS says so")
 
 
 # First, because the choice by -m is made in the same hook.
@@ -107,8 +110,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not BROKERS.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
-    missing = [mark for mark, program in PROGRAMS.items() if program() is None]
-    left_out = [item for item in items if any(map(item.get_closest_marker, missing))]
+    unwanted = {mark for mark, program in PROGRAMS.items() if program() is None}
+    if os.environ.get("TEST_SCHEMATHESIS") != "1":
+        unwanted.add("schemathesis")
+    left_out = [item for item in items if any(map(item.get_closest_marker, unwanted))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

@@ -99,11 +99,24 @@ def test_no_id_stands_for_two_things() -> None:
     assert all(re.fullmatch(r"idempotency\.E0\d\d", number) for number in rules)
 
 
-def test_no_id_is_given_twice_in_the_sources() -> None:
+def ids_in_the_sources() -> list[str]:
     sources = Path(checks.__file__).parent.glob("*.py")
-    ids = re.findall(r'"(idempotency\.[EW]\d{3})"', "".join(map(Path.read_text, sources)))
+    return re.findall(r'"(idempotency\.[EW]\d{3})"', "".join(map(Path.read_text, sources)))
+
+
+def test_no_id_is_given_twice_in_the_sources() -> None:
+    ids = ids_in_the_sources()
     assert len(ids) > len(RULES)
     assert [number for number, times in Counter(ids).items() if times > 1] == []
+
+
+def test_every_id_is_fired_by_a_test() -> None:
+    """Those of the settings are: their tests go through the rules."""
+    here = Path(__file__).read_text()
+    others = set(ids_in_the_sources()) - {rule.id for rule in RULES}
+    assert {each for each in others if f'"{each.removeprefix("idempotency.")}"' not in here} == {
+        "idempotency.W001"  # by its whole name
+    }
 
 
 def test_nothing_static_asks_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,19 +250,45 @@ def test_use_tz(settings: Any) -> None:
     assert "W003" in found()
 
 
+@pytest.fixture
+def cors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if django-cors-headers were installed."""
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: name == "corsheaders" or installed(name))
+
+
+@pytest.mark.parametrize(
+    ("exposed", "hidden"),
+    [
+        (None, "Idempotent-Replayed and Retry-After"),
+        (["retry-after"], "Idempotent-Replayed"),
+        (["Retry-After", "Idempotent-Replayed"], ""),
+        (5, "Idempotent-Replayed and Retry-After"),
+    ],
+)
+def test_cors_must_expose_the_headers(settings: Any, cors: None, exposed: Any, hidden: str) -> None:
+    if exposed is not None:
+        settings.CORS_EXPOSE_HEADERS = exposed
+    assert ("W023" in found()) is bool(hidden)
+    assert not hidden or f"lacks {hidden}:" in message("W023")
+
+
+def test_without_cors_nothing_need_be_exposed() -> None:
+    assert "W023" not in found()
+
+
 @pytest.mark.parametrize(
     ("allowed", "warned"),
     [(None, True), (["accept"], True), (["accept", "idempotency-key"], False), (5, True)],
 )
-def test_cors_must_allow_the_header(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, allowed: Any, warned: bool
-) -> None:
+def test_cors_must_allow_the_header(settings: Any, cors: None, allowed: Any, warned: bool) -> None:
     if allowed is not None:
         settings.CORS_ALLOW_HEADERS = allowed
-    assert "W004" not in found()
-    installed = apps.is_installed
-    monkeypatch.setattr(apps, "is_installed", lambda name: name == "corsheaders" or installed(name))
     assert ("W004" in found()) is warned
+
+
+def test_without_cors_nothing_need_be_allowed() -> None:
+    assert "W004" not in found()
 
 
 # Cache
@@ -486,6 +525,93 @@ def test_the_alias_of_a_policy_is_looked_at(settings: Any, database: Callable[..
     assert "E020" not in found()
     settings.ROOT_URLCONF = routed(Elsewhere)
     assert "E020" in found()
+
+
+# Poolers, pools, tenants and other databases
+
+
+@pytest.mark.parametrize(
+    ("config", "warned"),
+    [
+        ({"PORT": "6432"}, "server-side cursors"),
+        ({"PORT": 6432, "DISABLE_SERVER_SIDE_CURSORS": True}, ""),
+        (
+            {
+                "PORT": 6432,
+                "DISABLE_SERVER_SIDE_CURSORS": True,
+                "OPTIONS": {"prepare_threshold": 5},
+            },
+            "prepared statements",
+        ),
+        ({"PORT": "5432", "OPTIONS": {"prepare_threshold": 5}}, ""),
+        ({"PORT": None, "OPTIONS": 5}, ""),
+    ],
+)
+def test_a_transaction_pooler_keeps_no_sessions(
+    settings: Any, database: Callable[..., None], config: Any, warned: str
+) -> None:
+    settings.ROOT_URLCONF = routed(Guarded)
+    database("postgresql", **config)
+    assert ("W021" in found()) is bool(warned)
+    assert not warned or warned in message("W021")
+    database("mysql", **config)
+    assert "W021" not in found()
+
+
+@pytest.mark.parametrize(
+    ("pool", "warned"),
+    [
+        ({"max_size": 1}, True),
+        ({"min_size": 1}, True),
+        ({"min_size": 1, "max_size": 2}, False),
+        ({"max_size": "garbage"}, False),
+        ({}, False),
+        (True, False),
+        (None, False),
+    ],
+)
+def test_a_lease_needs_a_second_connection(
+    settings: Any, database: Callable[..., None], pool: Any, warned: bool
+) -> None:
+    settings.ROOT_URLCONF = routed(Leased)
+    database("postgresql", OPTIONS={"pool": pool})
+    assert ("W022" in found()) is warned
+    settings.ROOT_URLCONF = routed(Guarded)
+    assert "W022" not in found()
+
+
+@pytest.mark.parametrize("engine", ["django_tenants.postgresql_backend", "tenant_schemas.x"])
+def test_tenants_must_not_meet(settings: Any, database: Callable[..., None], engine: str) -> None:
+    settings.ROOT_URLCONF = routed(Guarded)
+    database("postgresql", ENGINE=engine)
+    assert "all tenants share its tables" in message("W020")
+    # In tables of their own they still meet in the cache.
+    settings.TENANT_APPS = ["idempotency"]
+    assert "the cache has no KEY_FUNCTION" in message("W020")
+    settings.CACHES = {"default": REDIS | {"KEY_FUNCTION": "django_tenants.cache.make_key"}}
+    assert "W020" not in found()
+    settings.TENANT_APPS = []
+    assert "W020" in found()
+    settings.ROOT_URLCONF = routed(NamesItsCaller)
+    assert "W020" not in found()
+
+
+def test_without_tenants_callers_need_not_name_any(settings: Any) -> None:
+    settings.ROOT_URLCONF = routed(Guarded)
+    assert found() == set()
+
+
+def test_another_database_commits_on_its_own(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings, "other", {"ATOMIC_REQUESTS": True})
+    assert "W024" not in found()
+    settings.ROOT_URLCONF = routed(Guarded)
+    assert f"{__name__}.Guarded" in message("W024")
+    monkeypatch.setitem(connections.settings, "other", {"ATOMIC_REQUESTS": False})
+    assert "W024" not in found()
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    assert "W024" not in found()
 
 
 # Views
@@ -736,7 +862,13 @@ def test_a_broken_celery_application_never_crashes_a_check(
     assert found(include_deployment_checks=True) == set()
 
 
-SWEPT = {"beat_schedule": {"sweep": {"task": "idempotency.recover", "schedule": 30.0}}}
+SWEPT = {
+    "beat_schedule": {
+        "sweep": {"task": "idempotency.recover", "schedule": 30.0},
+        "purge": {"task": "idempotency.purge", "schedule": 3600.0},
+    }
+}
+ONLY_SWEPT = {"beat_schedule": {"sweep": SWEPT["beat_schedule"]["sweep"]}}
 
 
 @pytest.mark.parametrize(
@@ -745,10 +877,11 @@ SWEPT = {"beat_schedule": {"sweep": {"task": "idempotency.recover", "schedule": 
         pytest.param(SWEPT, None, set(), id="as every project does it"),
         pytest.param(SWEPT, ["tests.app"], {"W017"}, id="other packages only"),
         pytest.param(SWEPT | {"include": ["idempotency.tasks"]}, [], set(), id="included"),
-        pytest.param({}, None, {"W018"}, id="no schedule"),
+        pytest.param({}, None, {"W018", "W025"}, id="no schedule"),
         pytest.param(
-            {"beat_schedule": {"other": {"task": "other"}}}, None, {"W018"}, id="no sweep"
+            {"beat_schedule": {"other": {"task": "other"}}}, None, {"W018", "W025"}, id="no sweep"
         ),
+        pytest.param(ONLY_SWEPT, None, {"W025"}, id="no purge"),
         pytest.param(
             {"beat_scheduler": "project.Scheduler"}, None, set(), id="scheduled elsewhere"
         ),
@@ -775,7 +908,7 @@ execute_from_command_line(["manage.py", "check", "--deploy", "--tag", "idempoten
         text=True,
         check=True,
     )
-    assert set(re.findall(r"idempotency\.(W01[4-9])", done.stderr)) == ids
+    assert set(re.findall(r"idempotency\.(W01[4-9]|W025)", done.stderr)) == ids
 
 
 # What the settings above name

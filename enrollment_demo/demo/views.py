@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.urls import path
-from rest_framework.decorators import api_view
+from rest_framework.decorators import api_view, schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -16,6 +16,7 @@ V = TypeVar("V", bound=type[GenericViewSet[Any]])
 
 
 @api_view(["GET"])
+@schema(None)  # no part of what a service offers
 def counts(request: Request) -> Response:
     """What this process counted since it started; another process of the service has its own."""
     return Response({"process": os.getpid(), "counts": events.counts()})

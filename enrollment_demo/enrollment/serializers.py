@@ -5,6 +5,7 @@ from collections import Counter
 from rest_framework import serializers
 
 from enrollment_demo.enrollment.models import Course, Enrollment, SectionImport
+from enrollment_demo.rows import CodeField
 
 #: Of one import. A larger section would outgrow what a client can watch and a job may return.
 MOST_STUDENTS = 1000
@@ -13,7 +14,7 @@ MOST_STUDENTS = 1000
 class EnrollmentSerializer(serializers.ModelSerializer[Enrollment]):
     """One enrollment; the course by its code."""
 
-    course = serializers.SlugRelatedField(slug_field="code", queryset=Course.objects.all())
+    course: CodeField[Course] = CodeField(queryset=Course.objects.all())
 
     class Meta:
         model = Enrollment
@@ -26,8 +27,7 @@ class EnrollmentSerializer(serializers.ModelSerializer[Enrollment]):
 class SectionImportSerializer(serializers.ModelSerializer[SectionImport]):
     """One section; whoever sends a wrong one is told what to do."""
 
-    course = serializers.SlugRelatedField(
-        slug_field="code",
+    course: CodeField[Course] = CodeField(
         queryset=Course.objects.all(),
         error_messages={
             "required": "Name the course by its code, such as CS101.",

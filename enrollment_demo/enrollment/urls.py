@@ -1,11 +1,11 @@
 """The enrollment service's URLs."""
 
 from django.contrib import admin
-from django.contrib.staticfiles.views import serve
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
 from enrollment_demo.demo.views import demo_urls, protected
+from enrollment_demo.documented import documented_urls
 from enrollment_demo.enrollment.views import (
     EnrollmentViewSet,
     LeasedEnrollmentViewSet,
@@ -18,11 +18,11 @@ router.register("api/enrollments", protected(EnrollmentViewSet))
 router.register("api/leased-enrollments", LeasedEnrollmentViewSet, "leased-enrollment")
 router.register("api/section-imports", SectionImportViewSet)
 
+handler404 = "enrollment_demo.errors.not_found"
 urlpatterns = [
     *router.urls,
+    *documented_urls,
     *demo_urls,
     path("api/idempotency/", include("idempotency.urls")),
     path("admin/", admin.site.urls),
-    # No web server stands in front of the sample, so the admin's style sheets come from here.
-    path("static/<path:path>", serve, {"insecure": True}),
 ]

@@ -23,6 +23,10 @@ class EnrollmentViewSet(IdempotencyMixin, RowsViewSet[Enrollment]):
     queryset = Enrollment.objects.select_related("course")
     serializer_class = EnrollmentSerializer
     filters = {"student": "student", "course": "course__code", "idempotency_key": "idempotency_key"}
+    refusals = {
+        409: "Roster or billing has refused, with a code of its own.",
+        503: "Roster or billing is out of reach.",
+    }
     idempotency_policy = Policy(mismatch="lenient")
 
     def perform_create(self, serializer: BaseSerializer[Enrollment]) -> None:
@@ -68,6 +72,7 @@ class SectionImportViewSet(IdempotencyMixin, RowsViewSet[SectionImport]):
     queryset = SectionImport.objects.select_related("course")
     serializer_class = SectionImportSerializer
     filters = {"course": "course__code", "idempotency_key": "idempotency_key"}
+    refusals = {503: NoBroker.default_detail}
     idempotency_policy = Policy(execution="job")
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Any:

@@ -3,12 +3,13 @@
 from rest_framework import serializers
 
 from enrollment_demo.roster.models import Course, RosterEntry
+from enrollment_demo.rows import CodeField
 
 
 class RosterEntrySerializer(serializers.ModelSerializer[RosterEntry]):
     """One seat; the course by its code."""
 
-    course = serializers.SlugRelatedField(slug_field="code", queryset=Course.objects.all())
+    course: CodeField[Course] = CodeField(queryset=Course.objects.all())
 
     class Meta:
         model = RosterEntry

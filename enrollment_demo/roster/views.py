@@ -24,6 +24,7 @@ class RosterEntryViewSet(IdempotencyMixin, RowsViewSet[RosterEntry]):
     queryset = RosterEntry.objects.select_related("course")
     serializer_class = RosterEntrySerializer
     filters = {"student": "student", "course": "course__code", "idempotency_key": "idempotency_key"}
+    refusals = {409: CourseFull.default_detail}
     idempotency_policy = Policy(mismatch="lenient")
 
     def perform_create(self, serializer: BaseSerializer[RosterEntry]) -> None:

@@ -8,6 +8,7 @@ manage.py check --tag idempotency --deploy               # also loads what Celer
 from django.core.checks import Tags, register
 
 from idempotency.checks.cache import check_cache
+from idempotency.checks.connections import check_connections
 from idempotency.checks.database import check_configuration, check_deployment, check_server
 from idempotency.checks.executions import check_jobs, check_leases, check_workers
 from idempotency.checks.settings import check_settings, check_surroundings
@@ -20,6 +21,7 @@ register(check_settings, TAG)
 register(check_surroundings, TAG)
 register(check_cache, TAG)
 register(check_configuration, TAG)
+register(check_connections, TAG)
 register(check_deployment, TAG, deploy=True)
 register(check_server, Tags.database)
 register(check_views, TAG)

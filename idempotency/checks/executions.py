@@ -15,6 +15,7 @@ from idempotency.checks.protected import ProtectedView, protected_views
 
 _CARRIES_OUT: Final = "idempotency.run_job"
 _SWEEPS: Final = "idempotency.recover"
+_PURGES: Final = "idempotency.purge"
 #: The module of both.
 _TASKS: Final = "idempotency.tasks"
 #: The only scheduler that reads nothing but the configuration.
@@ -73,9 +74,9 @@ def check_workers(**kwargs: Any) -> list[CheckMessage]:
             return []  # idempotency.W016
         app.loader.import_default_modules()
         known = _TASKS in app.loader.task_modules or _CARRIES_OUT in app.tasks
-        swept = app.conf.beat_scheduler != _SCHEDULER or any(
-            entry.get("task") == _SWEEPS for entry in (app.conf.beat_schedule or {}).values()
-        )
+        scheduled = {entry.get("task") for entry in (app.conf.beat_schedule or {}).values()}
+        if app.conf.beat_scheduler != _SCHEDULER:
+            scheduled = {_SWEEPS, _PURGES}  # another one may have them elsewhere
     except Exception:  # noqa: BLE001 - the project's modules and settings; its workers report it
         return []
     messages: list[CheckMessage] = []
@@ -89,7 +90,7 @@ def check_workers(**kwargs: Any) -> list[CheckMessage]:
                 id="idempotency.W017",
             )
         )
-    if not swept:
+    if _SWEEPS not in scheduled:
         messages.append(
             Warning(
                 f"{started}, and beat_schedule has no {_SWEEPS}: a job whose message or worker is"
@@ -97,6 +98,16 @@ def check_workers(**kwargs: Any) -> list[CheckMessage]:
                 hint="Put it there for every minute or less. Where something else runs"
                 " idempotency_recover as often, silence this check.",
                 id="idempotency.W018",
+            )
+        )
+    if _PURGES not in scheduled:
+        messages.append(
+            Warning(
+                f"{started}, and beat_schedule has no {_PURGES}: records, jobs and their arguments"
+                " would be kept for ever.",
+                hint="Put it there for every hour. Where something else runs idempotency_purge,"
+                " silence this check.",
+                id="idempotency.W025",
             )
         )
     return messages

@@ -24,6 +24,12 @@ class ProtectedView:
         kind = self.view if declared_on(self.view) is not None else type(self.view)
         return f"{kind.__module__}.{kind.__qualname__}"
 
+    @property
+    def names_caller(self) -> bool:
+        """Whether the project names its callers itself; of plain views it is taken for granted."""
+        hook = getattr(self.view, "get_idempotency_caller", None)
+        return getattr(hook, "__qualname__", "") != "IdempotencyMixin.get_idempotency_caller"
+
 
 def protected_views() -> list[ProtectedView]:
     """What IdempotencyMixin protects; nothing where the URL patterns cannot be loaded."""

@@ -73,9 +73,17 @@ def check_surroundings(**kwargs: Any) -> list[CheckMessage]:
             Warning(
                 f"CORS_ALLOW_HEADERS lacks {header} (IDEMPOTENCY_HEADER): browsers of other origins"
                 " cannot send a key.",
-                hint=f'Set CORS_ALLOW_HEADERS = [*default_headers, "{header.lower()}"], and name'
-                f" {conf.IDEMPOTENCY_REPLAYED_HEADER} and Retry-After in CORS_EXPOSE_HEADERS.",
+                hint=f'Set CORS_ALLOW_HEADERS = [*default_headers, "{header.lower()}"].',
                 id="idempotency.W004",
+            )
+        )
+    if apps.is_installed("corsheaders") and (hidden := _cors_hides()):
+        messages.append(
+            Warning(
+                f"CORS_EXPOSE_HEADERS lacks {' and '.join(hidden)}: scripts of other origins cannot"
+                " tell a replay, or what is worth a retry.",
+                hint="Name them in CORS_EXPOSE_HEADERS.",
+                id="idempotency.W023",
             )
         )
     return messages
@@ -83,8 +91,20 @@ def check_surroundings(**kwargs: Any) -> list[CheckMessage]:
 
 def _cors_allows_the_header() -> bool:
     # Without the setting, django-cors-headers allows a list of its own, which has no such header.
-    allowed: Any = getattr(settings, "CORS_ALLOW_HEADERS", ())
     if not isinstance(getattr(settings, "IDEMPOTENCY_HEADER", ""), str):
         return True  # idempotency.E011 says it
-    names = allowed if isinstance(allowed, list | tuple) else ()
-    return conf.IDEMPOTENCY_HEADER.lower() in {str(name).lower() for name in names}
+    return conf.IDEMPOTENCY_HEADER.lower() in _named("CORS_ALLOW_HEADERS")
+
+
+def _cors_hides() -> list[str]:
+    """What browsers keep from scripts of other origins."""
+    exposed = _named("CORS_EXPOSE_HEADERS")
+    wanted = (conf.IDEMPOTENCY_REPLAYED_HEADER, "Retry-After")
+    return [name for name in wanted if name.lower() not in exposed]
+
+
+def _named(setting: str) -> set[str]:
+    """The headers, in lower case, that a setting of django-cors-headers names."""
+    headers: Any = getattr(settings, setting, ())
+    names = headers if isinstance(headers, list | tuple) else ()
+    return {str(name).lower() for name in names}

@@ -47,8 +47,8 @@ def _is_open(protected: ProtectedView) -> bool:
         return False  # a plain view: decorators decide who gets in
     if view.get_permissions.__qualname__ != "APIView.get_permissions":
         return False  # only a request would tell
-    if view.get_idempotency_caller.__qualname__ != "IdempotencyMixin.get_idempotency_caller":
-        return False  # the project names its callers itself
+    if protected.names_caller:
+        return False
     return not any(map(_asks_for_user, view.permission_classes)) and guessable(
         _key_format(protected)
     )

@@ -4,8 +4,9 @@ import os
 from asyncio import StreamReader, StreamWriter
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -120,9 +121,15 @@ class Sample:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
+    with running_sample(tmp_path_factory.mktemp("services")) as running:
+        yield running
+
+
+@contextmanager
+def running_sample(logs: Path) -> Iterator[Sample]:
+    """The services, on servers and with rows of their own."""
     credentials = fleet.Credentials.new()
     tokens = {"ann": uuid4().hex, "ben": uuid4().hex}
-    logs = tmp_path_factory.mktemp("services")
     with ExitStack() as stack:
         backing = stack.enter_context(Backing(fleet.SERVICES, [fleet.PROTECTED]))
         fleet.make_databases(backing, credentials, tokens)

@@ -76,6 +76,21 @@ def test_without_a_key(sample: Sample, student: str) -> None:
         assert (refused.status_code, refused.json()["code"]) == (400, "idempotency_key_required")
 
 
+def test_null_characters_are_the_callers_mistake(sample: Sample, student: str) -> None:
+    """PostgreSQL would refuse them, in a body and in a filter."""
+    body = {"student": student, "course": "CS\0"}
+    for service in ("enrollment", "roster"):
+        refused = sample.post(service, body)
+        assert (refused.status_code, list(refused.json())) == (400, ["course"])
+        assert sample.rows(service, student="s-\0") == []
+
+
+def test_a_path_that_is_not_there_is_told_in_json(sample: Sample) -> None:
+    for service in sample.services.values():
+        reply = requests.get(f"{service.url}/api/nowhere/", timeout=30)
+        assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+
+
 def test_a_payment_is_made_once(sample: Sample, student: str, key: str) -> None:
     """Payments are protected as invoices are."""
     invoice = sample.enroll(student, key=key).json()["invoice"]

@@ -14,19 +14,18 @@ PROGRAMS = {"pgbouncer": "TEST_PGBOUNCER", "browser": "TEST_CHROMIUM"}
 
 @pytest.fixture(autouse=True)
 def without_programs(monkeypatch):
-    for variable in PROGRAMS.values():
+    for variable in (*PROGRAMS.values(), "TEST_SCHEMATHESIS"):
         monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
 def collected():
-    """Chooses among tests, each of which wants one program, and one that wants none: what is left,
-    what was deselected."""
+    """Chooses among tests that want something and one that does not: what is left, what is not."""
 
     def collect():
         items: list[Any] = [
             SimpleNamespace(name=name, get_closest_marker=lambda mark, name=name: mark == name)
-            for name in (*PROGRAMS, "other")
+            for name in (*PROGRAMS, "schemathesis", "other")
         ]
         gone: list[Any] = []
 
@@ -40,8 +39,8 @@ def collected():
     return collect
 
 
-def test_without_the_programs_their_tests_are_deselected(collected):
-    assert collected() == (["other"], ["pgbouncer", "browser"])
+def test_what_is_not_asked_for_is_deselected(collected):
+    assert collected() == (["other"], ["pgbouncer", "browser", "schemathesis"])
 
 
 @pytest.mark.parametrize("mark", PROGRAMS)
@@ -51,6 +50,11 @@ def test_with_a_program_its_tests_run(monkeypatch, collected, mark):
     left, gone = collected()
     assert left == [mark, "other"]
     assert mark not in gone
+
+
+def test_with_schemathesis_its_tests_run(monkeypatch, collected):
+    monkeypatch.setenv("TEST_SCHEMATHESIS", "1")
+    assert collected() == (["schemathesis", "other"], ["pgbouncer", "browser"])
 
 
 @pytest.mark.parametrize("mark", PROGRAMS)
