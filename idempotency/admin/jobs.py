@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from idempotency.admin.lists import ReadOnlyAdmin, first, is_narrowed, newest_of
 from idempotency.admin.related import step_table
+from idempotency.layers import encryption
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 
 Jobs = QuerySet[Job]
@@ -94,7 +95,7 @@ class JobAdmin(ReadOnlyAdmin):
         "started_at",
         "finished_at",
         "error_code",
-        "error_message",
+        "readable_message",
         "formatted_traceback",
         "its_steps",
     )
@@ -130,9 +131,21 @@ class JobAdmin(ReadOnlyAdmin):
     @admin.display(description=_("traceback"))
     def formatted_traceback(self, job: Job) -> Any:
         """As Python prints it."""
-        return format_html("<pre>{}</pre>", job.traceback) if job.traceback else None
+        text = _readable(job.traceback)
+        return format_html("<pre>{}</pre>", text) if text else None
+
+    @admin.display(description=_("error message"))
+    def readable_message(self, job: Job) -> Any:
+        """As clients read it."""
+        return _readable(job.error_message)
 
     @admin.display(description=_("steps"))
     def its_steps(self, job: Job) -> Any:
         """The steps that are done."""
         return step_table(job.record_id, job._state.db)
+
+
+def _readable(stored: str) -> Any:
+    """A text that may be encrypted, perhaps under a key that is gone."""
+    text = encryption.unseal_text(stored, "job")
+    return _("encrypted under a key that is not there any more") if text is None else text

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from idempotency.admin.lists import ReadOnlyAdmin, first, is_narrowed, newest_of
 from idempotency.admin.related import job_link, step_table
 from idempotency.admin.stages import STAGES, stage_of
+from idempotency.layers import encryption
 from idempotency.models import IdempotencyRecord, State
 
 Records = QuerySet[IdempotencyRecord]
@@ -182,8 +183,10 @@ class IdempotencyRecordAdmin(ReadOnlyAdmin):
         return step_table(record.pk, record._state.db)
 
     @admin.display(description=_("stored headers"))
-    def header_names(self, record: IdempotencyRecord) -> str:
+    def header_names(self, record: IdempotencyRecord) -> Any:
         """Names only: values are part of the reply."""
+        if encryption.is_sealed(record.headers):
+            return _("encrypted")
         headers = json.loads(record.headers) if record.headers else []
         return ", ".join(name for name, _value in headers)
 
