@@ -383,7 +383,7 @@ class TestJobs:
         assert found.owner.key
 
     def test_a_step_is_resumed_under_a_key_that_was_rotated(self, start, keys):
-        job = start(greets_then(ValueError))
+        job = start(greets_then_dies())
         with suppress(KeyboardInterrupt):
             run(job.id)
         keys(NEW, OLD)
@@ -393,7 +393,7 @@ class TestJobs:
 
     def test_a_step_whose_key_is_gone_is_not_run_again(self, start, keys):
         keys()
-        job = start(greets_then(ValueError))
+        job = start(greets_then_dies())
         keys(OLD)
         with suppress(KeyboardInterrupt):
             run(job.id)
@@ -408,7 +408,7 @@ class TestJobs:
         assert "IDEMPOTENCY_ENCRYPTION_KEYS lacks the key" in traceback
 
 
-def greets_then(error):
+def greets_then_dies():
     """A task that is killed after its step the first time."""
     killed = []
 
