@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.http import HttpResponse
 
+from idempotency.attempts import attempt
 from idempotency.identity import MAX_SCOPE, identify, scopes_of
 from idempotency.layers import connection as redis_connection
 from idempotency.layers import erasure
@@ -155,7 +156,7 @@ def test_what_no_scope_looks_like_is_refused(asked: str) -> None:
     "trait", ["", "not_kept", "tombstone", "forgotten", "released", "abandoned"]
 )
 def test_whatever_is_settled_goes_at_any_age(trait: str) -> None:
-    plant(**{trait: True} if trait else {})
+    RecordFactory.create(scope=MINE, **({trait: True} if trait else {}))
     done = erase("user:7")
     assert (done.deleted, done.left) == (1, Found(0, {}))
     assert scopes() == set()
@@ -171,7 +172,7 @@ def test_whatever_is_settled_goes_at_any_age(trait: str) -> None:
     ],
 )
 def test_what_is_not_settled_is_left_and_told(trait: str, state: State) -> None:
-    record = plant(**{trait: True})
+    record = RecordFactory.create(scope=MINE, **{trait: True})
     StepFactory.create(record=record)
     plant()
     done = erase("user:7")
@@ -273,18 +274,15 @@ def test_who_has_just_read_the_ledger_publishes_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its lock goes along, and without its token nothing is published."""
-    from idempotency import protocol  # noqa: PLC0415 - as it is now
-
     ask(book, caller="user:7")
     rooms.flushdb()
-    attempt = protocol.attempt
 
     def attempted(*args: Any) -> Any:
         found = attempt(*args)
         elsewhere(erase, "user:7")
         return found
 
-    monkeypatch.setattr(protocol, "attempt", attempted)
+    monkeypatch.setattr("idempotency.protocol.attempt", attempted)
     assert ask(book, caller="user:7")["Idempotent-Replayed"] == "true"
     assert list(rooms.scan_iter("*:reply")) == []
 

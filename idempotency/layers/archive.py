@@ -133,15 +133,7 @@ def _converter(name: str) -> Callable[[Any], Any] | None:
     """What makes JSON of a column's values; `None` where they are numbers or text already."""
     if name.endswith(("_at", "_until")):
         return _moment
-    return {
-        "scope": _text,
-        "key": _text,
-        "holds": bool,
-        "fingerprint": lambda value: bytes(value).hex(),
-        "fields": _parsed,
-        "headers": _parsed,
-        "body": lambda value: base64.b64encode(value).decode(),
-    }.get(name)
+    return _CONVERTERS.get(name)
 
 
 def _moment(value: datetime | str) -> str:
@@ -158,3 +150,14 @@ def _parsed(text: str) -> Any:
     if is_sealed(text):  # the headers of an encrypted reply, which stays encrypted here
         return text
     return json.loads(text) if text else None
+
+
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "scope": _text,
+    "key": _text,
+    "holds": bool,
+    "fingerprint": lambda value: bytes(value).hex(),
+    "fields": _parsed,
+    "headers": _parsed,
+    "body": lambda value: base64.b64encode(value).decode(),
+}

@@ -5,6 +5,7 @@ import gzip
 import json
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -410,7 +411,7 @@ class TestJobs:
 
 def greets_then_dies():
     """A task that is killed after its step the first time."""
-    killed = []
+    killed: list[bool] = []
 
     def work():
         greeting = step("greet", greet)
@@ -449,8 +450,9 @@ def test_a_leased_execution_goes_on_once_the_key_is_back(leased, redis_db, keys)
 @pytest.mark.usefixtures("redis_db")
 def test_the_local_room_is_encrypted_too(ask, keys, settings):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    caches["default"].clear()
+    local: Any = caches["default"]
+    local.clear()
     first = ask(book)
-    kept = b"".join(caches["default"]._cache.values())
+    kept = b"".join(local._cache.values())
     assert SECRET.encode() not in kept
     assert ask(never).content == first.content

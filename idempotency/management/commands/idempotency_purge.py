@@ -84,10 +84,7 @@ class Command(BaseCommand):
         try:
             if options["database"] is not None:
                 connections[options["database"]]
-            if options["scope"] is None:
-                code = self._purge(options)
-            else:
-                code = self._erase(options)
+            code = self._purge(options) if options["scope"] is None else self._erase(options)
         except ConnectionDoesNotExist as error:
             raise CommandError(f"--database: {error}") from error
         except (ValueError, NotImplementedError, ArchiveError, OSError, DatabaseError) as error:
@@ -192,8 +189,8 @@ def _left_alone(found: Found) -> str:
         return ""
     states = ", ".join(f"{number} {state.label}" for state, number in found.unsettled.items())
     return (
-        f" Left alone, because they are not settled: {states}. Let them end, cancel the jobs, settle"
-        " what is unknown; then erase again."
+        f" Left alone, because they are not settled: {states}. Let them end, cancel the jobs,"
+        " settle what is unknown; then erase again."
     )
 
 
