@@ -20,7 +20,7 @@ from idempotency.identity import scopes_of
 from idempotency.layers import ledger
 from idempotency.layers.clock import ServerNow
 from idempotency.layers.dropping import drop_many
-from idempotency.models import IdempotencyRecord, Job, State, Step
+from idempotency.models import IdempotencyRecord, State
 from idempotency.outcomes import Identity
 
 #: Records of one transaction, and names of one round trip to Redis: well within its time-out.
@@ -127,10 +127,9 @@ def _delete(place: tuple[str, str], last: str, size: int, using: str) -> _Batch:
             .annotate(now=ServerNow())
             .values_list("id", "scope", "key", "expires_at", "now")[:size]
         )
-        ids = [row[0] for row in rows]
-        Step.objects.using(using).filter(record__in=ids).delete()
-        Job.objects.using(using).filter(record__in=ids).delete()
-        IdempotencyRecord.objects.using(using).filter(pk__in=ids).delete()
+        # Jobs and steps go along: the models say so, and not the database.
+        doomed = IdempotencyRecord.objects.using(using).filter(pk__in=[row[0] for row in rows])
+        doomed.delete()
     times = [(expires - now).total_seconds() for *_, expires, now in rows if expires is not None]
     identities = [Identity(scope, key, using) for _, scope, key, *_ in rows]
     return _Batch(identities, max(0.0, *times) if times else 0.0)
