@@ -11,7 +11,8 @@ personal data into a key or a caller's name finds it there in the clear.
 The first key encrypts, all decrypt. What was written before there were keys is still read, and
 nothing is encrypted anew: a retired key is needed until the last record that was written under it
 is past its `ttl` (its jobs and steps: past its tombstone). What no key opens is reported and
-refused, and never run again; in the cache it is a miss.
+refused, and never run again; in the cache it is a miss. So a new key goes behind the first on all
+processes before it goes in front of it on any.
 """
 
 import base64
