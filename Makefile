@@ -19,7 +19,8 @@ READY = $(VENV)/.ready
 # Processes that share the suite, each with servers of its own: one for each of two cores.
 PARALLEL = --numprocesses 2 --dist worksteal
 # What runs on every vendor of the database.
-VENDOR_SUITES = tests/protocol tests/contracts tests/test_purge.py tests/test_figures.py tests/admin
+VENDOR_SUITES = tests/protocol tests/contracts tests/test_purge.py tests/test_erasure.py \
+	tests/test_figures.py tests/admin
 # Crowds and dying processes, which SQLite has to stand as well.
 STORM_SUITES = tests/concurrency/test_storm.py tests/faults/test_processes.py
 

@@ -145,6 +145,11 @@ class Settings:
         """Prefix of every Redis name; a new one starts a new cache epoch."""
         return str(self._get("IDEMPOTENCY_PREFIX", "idempotency"))
 
+    @property
+    def IDEMPOTENCY_ENCRYPTION_KEYS(self) -> tuple[str | bytes, ...]:
+        """Fernet keys for what is stored: the first encrypts, all decrypt. None: it is plain."""
+        return tuple(self._get("IDEMPOTENCY_ENCRYPTION_KEYS", ()))
+
     def _duration(self, name: str, default: Duration) -> Duration:
         value: Duration = self._get(name, default)
         return value

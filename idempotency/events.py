@@ -52,6 +52,7 @@ JOB_STARTED: Final = "job_started"
 JOB_IGNORED: Final = "job_ignored"
 JOB_HANDED_BACK: Final = "job_handed_back"
 JOB_ENDED: Final = "job_ended"
+UNREADABLE: Final = "unreadable"
 
 #: What a request under a key or a job comes to: the last of these that is recorded.
 OUTCOMES: Final = frozenset(
@@ -83,6 +84,7 @@ _LEVELS: Final = {
     ABANDONED: logging.WARNING,  # its owner died, or stood still past its lease
     OUTCOME_UNKNOWN: logging.ERROR,  # waits for an operator
     JOB_UNSENT: logging.WARNING,  # the sweep sends it again
+    UNREADABLE: logging.ERROR,  # IDEMPOTENCY_ENCRYPTION_KEYS lacks the key it was written under
 }
 
 _counts: Counter[str] = Counter()

@@ -107,13 +107,13 @@ class KeyExpired(IdempotencyError):
 
 
 class ReplyNotKept(IdempotencyError):
-    """The request was carried out; its reply was too large to keep."""
+    """The request was carried out; its reply was too large to keep, or no key decrypts it."""
 
     default_code = "idempotency_reply_not_kept"
     title = "The reply was not kept"
     default_detail = (
-        "The request with this idempotency key was carried out, but its reply was too large"
-        " to keep. Look up its result; do not send it again under a new key."
+        "The request with this idempotency key was carried out, but its reply is not there to be"
+        " sent again. Look up its result; do not send it again under a new key."
     )
 
 

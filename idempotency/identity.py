@@ -30,6 +30,9 @@ ANONYMOUS = "anon"
 #: One character of an operation's name.
 OPERATION_CHARACTER = "[A-Za-z0-9_.:~-]"
 _OPERATION = re.compile(f"{OPERATION_CHARACTER}+")
+_ASKED = re.compile(f"[A-Za-z0-9_.:~@%+-]+(?:/{OPERATION_CHARACTER}*)?")
+#: DEL: a scope is printable ASCII.
+_BEHIND_ALL = "\x7f"
 
 
 def check_operation(name: str) -> str:
@@ -84,13 +87,44 @@ def _scope(caller: str, operation: str, narrowing: str | None) -> str:
         name += narrowed(narrowing)
     scope = f"{name}/{operation}"
     if len(scope) > MAX_SCOPE:
-        scope = f"+{hashlib.sha256(name.encode()).hexdigest()}/{operation}"
+        scope = f"{_digested(name)}/{operation}"
     return scope
 
 
 def narrowed(narrowing: str) -> str:
     """What an Idempotency-Scope header appends to a caller's name in the scope."""
     return "+" + hashlib.sha256(narrowing.encode()).hexdigest()[:32]
+
+
+def scopes_of(asked: str) -> tuple[tuple[str, str], ...]:
+    """The scopes of a caller (`user:7`, with a slash behind it or not) or of one of its narrowed
+    key spaces (`user:7+<digest>`), all operations together; or one scope (`user:7/shop.Pay.post`).
+
+    Given as ranges, the first and the last of each. A caller has its narrowed spaces too, and ends
+    where it ends: `user:7` is not `user:70`. Scopes that were too long are found by the digest that
+    stands for their caller, except for narrowed ones of callers beyond 93 characters: their
+    digest covers what narrows them. Raises ValueError for what no scope looks like.
+    """
+    if not _ASKED.fullmatch(asked):
+        raise ValueError(
+            "A scope is a caller as it is stored, percent-encoded, perhaps with a slash and an"
+            f" operation behind it: 'user:7' or 'user:7/shop.Pay.post', not {asked!r}."
+        )
+    name, _, operation = asked.partition("/")
+    if operation:
+        scope = asked if len(asked) <= MAX_SCOPE else f"{_digested(name)}/{operation}"
+        return ((scope, scope),)
+    beginnings = [f"{name}/"]
+    if "+" not in name:
+        beginnings.append(f"{name}+")
+    if len(name) + 1 + MAX_OPERATION > MAX_SCOPE:
+        beginnings.append(f"{_digested(name)}/")
+    return tuple((beginning, f"{beginning}{_BEHIND_ALL}") for beginning in sorted(beginnings))
+
+
+def _digested(name: str) -> str:
+    """What stands for a caller that is too long for a scope."""
+    return f"+{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 @lru_cache(maxsize=8)

@@ -122,6 +122,8 @@ class JobLookup(_Lookup):
             raise NotFound
         if found.owner != self._identity(request, caller, found.operation, found.owner.key):
             raise NotFound
+        if found.view is None:
+            raise ReplyNotKept
         ended = found.view.finished_at is not None
         return Response(document(found.view), headers=None if ended else _POLL)
 

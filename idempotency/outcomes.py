@@ -46,7 +46,7 @@ class StoredReply:
     fingerprint: Fingerprint
     status: int
     headers: tuple[tuple[str, str], ...]
-    #: `None`: the reply was too large to keep.
+    #: `None`: the reply was too large to keep, or no key decrypts it.
     body: bytes | None
     #: When it stops being replayed: seconds since the epoch, by the database's clock.
     expires_at: float

@@ -1,5 +1,6 @@
 """Each system check fires where it should, is silent where it should not, and never crashes."""
 
+import base64
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, _state
+from cryptography.fernet import Fernet
 from django.apps import apps
 from django.core.checks import CheckMessage, Tags, run_checks
 from django.db import OperationalError, connection, connections
@@ -136,6 +138,7 @@ def test_every_setting_has_a_check() -> None:
     assert "IDEMPOTENCY_TTL" in KNOWN
 
 
+FERNET = Fernet.generate_key().decode()
 WRONG: dict[str, list[Any]] = {
     "IDEMPOTENCY_REQUIRED": ["yes", 1, None],
     "IDEMPOTENCY_MISMATCH": ["loose", None, ["strict"]],
@@ -154,6 +157,16 @@ WRONG: dict[str, list[Any]] = {
     "IDEMPOTENCY_MAX_WAITERS": [-1, 1.5, "4", True],
     "IDEMPOTENCY_MAX_BODY": [-1, "1 MiB", None],
     "IDEMPOTENCY_PREFIX": ["", "a{b}", "a b", "a\n", None, "\xe9"],
+    "IDEMPOTENCY_ENCRYPTION_KEYS": [
+        None,
+        [],
+        FERNET,
+        [FERNET, "short"],
+        [FERNET[:-1]],
+        [FERNET, 5],
+        {FERNET},
+        ["\xe9" * 44],
+    ],
     "IDEMPOTENCY_LEASE": [0, 0.5, -60, "60", None, True, timedelta(days=25), float("nan")],
 }
 
@@ -186,6 +199,7 @@ RIGHT: dict[str, list[Any]] = {
     "IDEMPOTENCY_MAX_WAITERS": [0, 16],
     "IDEMPOTENCY_MAX_BODY": [0, 10_000_000],
     "IDEMPOTENCY_PREFIX": ["shop:v2"],
+    "IDEMPOTENCY_ENCRYPTION_KEYS": [[FERNET], (FERNET.encode(), FERNET)],
     "IDEMPOTENCY_LEASE": [SHORTEST_LEASE, 90.5, timedelta(days=24)],
 }
 
@@ -196,6 +210,26 @@ RIGHT: dict[str, list[Any]] = {
 def test_a_right_setting_passes(settings: Any, name: str, value: Any) -> None:
     setattr(settings, name, value)
     assert not {number for number in found() if number[0] == "E"}
+
+
+@pytest.mark.parametrize("keys", [[FERNET[:-1]], FERNET])
+def test_a_wrong_encryption_key_is_not_shown(settings: Any, keys: Any) -> None:
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = keys
+    assert FERNET[:8] not in message("E027")
+
+
+def test_encryption_needs_its_package(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idempotency.checks.settings.find_spec", lambda name: None)
+    assert "E028" not in found()
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [FERNET]
+    assert "E028" in found()
+
+
+def test_an_encryption_key_that_can_be_guessed(settings: Any) -> None:
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [FERNET]
+    assert found() == set()
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [FERNET, base64.urlsafe_b64encode(b"changeme" * 4)]
+    assert found() == {"W019"}
 
 
 class Unspeakable:

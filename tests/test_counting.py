@@ -209,11 +209,22 @@ def test_the_purge_forgets_old_counts():
         HourlyCount.objects.create(
             hour=timezone.now() - timedelta(days=days), event="executed", count=1, seconds=0.0
         )
-    purge(scope_prefix="user:1/")
     purge(dry_run=True)
     assert HourlyCount.objects.count() == 3
     purge()
     assert HourlyCount.objects.count() == 2
+
+
+def test_old_counts_go_in_batches(monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr(counters, "BATCH_SIZE", 2)
+    long_ago = timezone.now() - timedelta(days=counters.KEPT_DAYS + 1)
+    for number in range(5):
+        HourlyCount.objects.create(
+            hour=long_ago - timedelta(hours=number), event="executed", count=1, seconds=0.0
+        )
+    with django_assert_num_queries(3 * 2 + 1):
+        assert counters.purge() == 5
+    assert not HourlyCount.objects.exists()
 
 
 # In real processes

@@ -23,9 +23,6 @@ METRICS = {
     "idempotency_table_rows": {"database", "table"},
 }
 
-#: What the runbook names and another branch brings.
-COMING = {"IDEMPOTENCY_ENCRYPTION_KEYS"}
-
 
 def anchors() -> set[str]:
     """The sections of the runbook, as links name them."""
@@ -49,9 +46,6 @@ def commands() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_commands_and_their_options_are_there(name: str) -> None:
-    if name in COMING:
-        assert commands()[name] == set()
-        return
     parser = command(name).create_parser("manage.py", name)
     assert commands()[name] <= parser._option_string_actions.keys()
 
@@ -64,7 +58,7 @@ def test_options_that_are_looked_for_are_found() -> None:
 def test_settings_are_there() -> None:
     named = set(re.findall(r"\bIDEMPOTENCY_[A-Z_]+\b", RUNBOOK))
     assert len(named) > 8
-    assert named - COMING <= set(vars(Settings))
+    assert named <= set(vars(Settings))
 
 
 def test_every_event_and_refusal_is_explained() -> None:

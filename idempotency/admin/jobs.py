@@ -15,6 +15,7 @@ from idempotency.admin.lists import first, is_narrowed, newest_of
 from idempotency.admin.related import steps_of
 from idempotency.admin.timeline import life_of_job
 from idempotency.admin.verdicts import JOB_VERDICTS
+from idempotency.layers import encryption
 from idempotency.layers.clock import ServerNow
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 
@@ -96,7 +97,7 @@ class JobAdmin(ConfirmingAdmin):
         "attempts",
         "resent",
         "error_code",
-        "error_message",
+        "readable_message",
         "formatted_traceback",
     )
 
@@ -165,6 +166,16 @@ class JobAdmin(ConfirmingAdmin):
     @admin.display(description=_("traceback"))
     def formatted_traceback(self, job: Job) -> Any:
         """As Python prints it."""
-        if not job.traceback:
-            return self.get_empty_value_display()
-        return format_html("<pre>{}</pre>", job.traceback)
+        text = _readable(job.traceback)
+        return format_html("<pre>{}</pre>", text) if text else self.get_empty_value_display()
+
+    @admin.display(description=_("error message"))
+    def readable_message(self, job: Job) -> Any:
+        """As clients read it."""
+        return _readable(job.error_message)
+
+
+def _readable(stored: str) -> Any:
+    """A text that may be encrypted, perhaps under a key that is gone."""
+    text = encryption.unseal_text(stored, "job")
+    return _("encrypted under a key that is not there any more") if text is None else text

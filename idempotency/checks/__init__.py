@@ -11,7 +11,7 @@ from idempotency.checks.cache import check_cache
 from idempotency.checks.connections import check_connections
 from idempotency.checks.database import check_configuration, check_deployment, check_server
 from idempotency.checks.executions import check_jobs, check_leases, check_workers
-from idempotency.checks.settings import check_settings, check_surroundings
+from idempotency.checks.settings import check_encryption, check_settings, check_surroundings
 from idempotency.checks.views import check_views
 
 #: The tag of all that ask no server: Django 6.1 takes a tag for leave to connect.
@@ -19,6 +19,7 @@ TAG = "idempotency"
 
 register(check_settings, TAG)
 register(check_surroundings, TAG)
+register(check_encryption, TAG)
 register(check_cache, TAG)
 register(check_configuration, TAG)
 register(check_connections, TAG)

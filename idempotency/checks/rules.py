@@ -1,5 +1,6 @@
 """What each IDEMPOTENCY_* setting must be, as data: type, range or choice."""
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from idempotency.policy import KEY_FORMATS, RETRY_STATUSES, SHORTEST_LEASE
 _LONGEST_LOCK = 24 * 86400
 #: Seconds; beyond a century, dates of the databases run out.
 _LONGEST = 100 * 366 * 86400
+#: Bytes of a Fernet key: half to sign, half to encrypt.
+_FERNET_KEY = 32
 #: Headers that reach Django without the HTTP_ in front, or that mean something else already.
 _TAKEN = frozenset({"content-type", "content-length", SCOPE_HEADER.lower()})
 
@@ -30,6 +33,8 @@ class Rule:
     #: What the value must be.
     wanted: str
     hint: str
+    #: Whether the value must not be shown.
+    secret: bool = False
 
 
 def _one_of(*choices: str) -> Callable[[Any], bool]:
@@ -83,6 +88,19 @@ def _mismatch_status(value: Any) -> bool:
 def _cache_alias(value: Any) -> bool:
     caches: Any = settings.CACHES
     return isinstance(value, str) and isinstance(caches, dict) and value in caches
+
+
+def fernet_keys(value: Any) -> list[bytes] | None:
+    """The bytes of each key; `None` where it is no list of Fernet keys."""
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    if not all(isinstance(key, str | bytes) for key in value):
+        return None
+    try:
+        keys = [base64.urlsafe_b64decode(key) for key in value]
+    except ValueError:
+        return None
+    return keys if all(len(key) == _FERNET_KEY for key in keys) else None
 
 
 _DURATION = "a timedelta or a number of seconds"
@@ -213,5 +231,14 @@ RULES: Final = (
         lasts(SHORTEST_LEASE, _LONGEST_LOCK),
         f"{_DURATION}, from {SHORTEST_LEASE:g} second to 24 days",
         "It is renewed each third of that, and a crash costs all of it: 60 seconds.",
+    ),
+    Rule(
+        "idempotency.E027",
+        "IDEMPOTENCY_ENCRYPTION_KEYS",
+        lambda value: fernet_keys(value) is not None,
+        "a list of one or more Fernet keys",
+        "Make one with cryptography.fernet.Fernet.generate_key(), and put a new one in front of"
+        " those before; to store replies in the clear, remove the setting.",
+        secret=True,
     ),
 )

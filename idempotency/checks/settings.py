@@ -2,17 +2,21 @@
 
 import reprlib
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any, Final
 
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - its own name
 
-from idempotency.checks.rules import RULES, lasts
+from idempotency.checks.rules import RULES, Rule, fernet_keys, lasts
 from idempotency.conf import Settings, conf, seconds
 
 _MISSING: Final = object()
 _PREFIX: Final = "IDEMPOTENCY_"
+
+#: Different bytes of a key's 32: a random one has fewer once in 10**16.
+_DISTINCT: Final = 16
 
 #: The settings that something reads.
 KNOWN: Final = frozenset(name for name in vars(Settings) if name.startswith(_PREFIX))
@@ -22,7 +26,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """The type and range of each, and names that are probably misspelt."""
     messages: list[CheckMessage] = [
         Error(
-            f"{rule.name} must be {rule.wanted}, not {reprlib.repr(value)}.",
+            f"{rule.name} must be {rule.wanted}{_instead(rule, value)}.",
             hint=rule.hint,
             id=rule.id,
         )
@@ -42,6 +46,37 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                     id="idempotency.W001",
                 )
             )
+    return messages
+
+
+def _instead(rule: Rule, value: Any) -> str:
+    return "" if rule.secret else f", not {reprlib.repr(value)}"
+
+
+def check_encryption(**kwargs: Any) -> list[CheckMessage]:
+    """Whether IDEMPOTENCY_ENCRYPTION_KEYS can be used, and keeps anything secret."""
+    keys = fernet_keys(getattr(settings, "IDEMPOTENCY_ENCRYPTION_KEYS", None))
+    if keys is None:
+        return []  # not set, or idempotency.E027
+    messages: list[CheckMessage] = []
+    if find_spec("cryptography") is None:
+        messages.append(
+            Error(
+                "IDEMPOTENCY_ENCRYPTION_KEYS is set, and the cryptography package is missing: no"
+                " protected request can be finished.",
+                hint="pip install django-idempotency-ledger[encryption]",
+                id="idempotency.E028",
+            )
+        )
+    if any(len(set(key)) < _DISTINCT for key in keys):
+        messages.append(
+            Warning(
+                "IDEMPOTENCY_ENCRYPTION_KEYS holds a key that can be guessed: most of its bytes"
+                " are the same.",
+                hint="Put one from cryptography.fernet.Fernet.generate_key() in front of it.",
+                id="idempotency.W019",
+            )
+        )
     return messages
 
 

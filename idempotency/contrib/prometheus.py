@@ -75,6 +75,7 @@ DETAILS: Final[Mapping[str, AbstractSet[str]]] = {
         {"breaker_open", "TimeoutError", "ConnectionError", EXCEPTION}
     ),
     events.LEASE_LOST: _NONE,
+    events.UNREADABLE: frozenset({"reply", "job", "step"}),
     events.OBSERVED: _REFUSALS
     | {
         events.EXECUTED,

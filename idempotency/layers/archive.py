@@ -5,16 +5,20 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from django.core.files import locks
 
+from idempotency.layers.encryption import is_sealed
+
 #: Bytes read at a time while the end of an existing archive is looked for.
 _CHUNK = 1024 * 1024
+#: gzip's level. 3: a third of the time of its default, 9, for a file that is an eighth larger.
+_LEVEL: Final = 3
 
 
 class ArchiveError(Exception):
@@ -26,6 +30,10 @@ class Archive:
 
     The torn member of a crash is cut off when the file is opened again: its batch has not
     committed, and what follows a torn member could not be read. One writer at a time.
+
+    Each deleted record is here at least once. Twice where the process or the database dies between
+    the archive and the commit: its batch is still in the ledger, and the next purge archives it
+    again. Whoever reads it takes one line of each `id`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,14 +63,14 @@ class Archive:
     ) -> None:
         self._file.close()
 
-    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Append the records; they are on the disk when this returns. Raises OSError."""
-        lines = "".join(f"{_line(record)}\n" for record in records)
-        if not lines:
+    def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Append records; they are on the disk when this returns. Raises OSError."""
+        if not rows:
             return
+        lines = _lines(columns, rows)
         end = self._file.tell()
         try:
-            self._file.write(gzip.compress(lines.encode(), mtime=0))
+            self._file.write(gzip.compress(lines.encode(), _LEVEL, mtime=0))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
@@ -103,27 +111,53 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(
-        {name: _plain(name, value) for name, value in record.items()}, separators=(",", ":")
-    )
+#: Made once: `json.dumps` would make one for each line.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A column's value as JSON has it, the same from every vendor's driver."""
-    if name == "holds":
-        return bool(value)
-    if value is None or isinstance(value, int):
-        return value
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A line a record; the same from every vendor's driver."""
+    found = [(place, _converter(name)) for place, name in enumerate(columns)]
+    converters = [(place, convert) for place, convert in found if convert is not None]
+    lines = []
+    for row in rows:
+        values = list(row)
+        for place, convert in converters:
+            if values[place] is not None:
+                values[place] = convert(values[place])
+        lines.append(_encode(dict(zip(columns, values, strict=True))))
+    return "\n".join((*lines, ""))
+
+
+def _converter(name: str) -> Callable[[Any], Any] | None:
+    """What makes JSON of a column's values; `None` where they are numbers or text already."""
     if name.endswith(("_at", "_until")):
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return aware.astimezone(UTC).isoformat()
-    if name == "body":
-        return base64.b64encode(bytes(value)).decode()
-    if name == "fingerprint":
-        return bytes(value).hex()
-    text = value.decode() if isinstance(value, bytes) else value
-    if name in {"headers", "fields"}:
-        return json.loads(text) if text else None
-    return text
+        return _moment
+    return _CONVERTERS.get(name)
+
+
+def _moment(value: datetime | str) -> str:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat()
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _parsed(text: str) -> Any:
+    if is_sealed(text):  # the headers of an encrypted reply, which stays encrypted here
+        return text
+    return json.loads(text) if text else None
+
+
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "scope": _text,
+    "key": _text,
+    "holds": bool,
+    "fingerprint": lambda value: bytes(value).hex(),
+    "fields": _parsed,
+    "headers": _parsed,
+    "body": lambda value: base64.b64encode(value).decode(),
+}

@@ -14,10 +14,13 @@ from django.core.cache.backends.base import BaseCache
 
 from idempotency.conf import conf
 from idempotency.fingerprint import Fingerprint, is_signed, sign
+from idempotency.layers import encryption
 from idempotency.outcomes import Identity, StoredReply
 
 #: The first byte of every entry; another layout takes another.
 VERSION = b"\x01"
+#: The same of an encrypted one.
+SEALED_VERSION = b"\x02"
 #: 16 bytes: what a forger would have to guess.
 MAC_SIZE = 16
 
@@ -41,14 +44,26 @@ def seal(name: str, reply: StoredReply) -> bytes:
         _NO_FIELDS if fields is None else len(fields),
     )
     content = b"".join((head, headers, fields or b"", reply.body or b""))
+    sealed = encryption.seal(content)
+    if sealed is not None:
+        return SEALED_VERSION + sign("cache", _sealed(name), sealed, MAC_SIZE) + sealed
     return VERSION + sign("cache", name, content, MAC_SIZE) + content
 
 
 def unseal(name: str, entry: bytes) -> StoredReply | None:
     """The reply in an entry, or `None`: unreadable, foreign, tampered, moved or past its time."""
-    proof, content = entry[1 : 1 + MAC_SIZE], entry[1 + MAC_SIZE :]
-    if entry[:1] != VERSION or not is_signed("cache", name, content, proof, MAC_SIZE):
+    version, proof, content = entry[:1], entry[1 : 1 + MAC_SIZE], entry[1 + MAC_SIZE :]
+    if version == SEALED_VERSION:
+        name = _sealed(name)
+    elif version != VERSION:
         return None
+    if not is_signed("cache", name, content, proof, MAC_SIZE):
+        return None
+    if version == SEALED_VERSION:
+        opened = encryption.unseal(content)
+        if opened is None:  # under a key that is gone: the ledger says what is to be said
+            return None
+        content = opened
     digests, status, kept, expires_at, headers_size, fields_size = _HEAD.unpack_from(content)
     if expires_at <= time.time():
         return None  # a clock that is fast costs a look at the ledger, no more
@@ -62,6 +77,11 @@ def unseal(name: str, entry: bytes) -> StoredReply | None:
         content[body_start:] if kept else None,
         expires_at,
     )
+
+
+def _sealed(name: str) -> str:
+    """What the MAC of an encrypted entry names, so that none passes for a plain one."""
+    return f"{encryption.SEALED}{name}"
 
 
 _kept = threading.local()

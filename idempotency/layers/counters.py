@@ -15,6 +15,9 @@ from idempotency.outcomes import Identity
 #: Days that a count is kept: the longest view shows thirty, and two more months to compare it with.
 KEPT_DAYS: Final = 90
 
+#: Counts that are deleted in one transaction.
+BATCH_SIZE: Final = 5_000
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
 _TABLE: Final = HourlyCount._meta.db_table
@@ -124,9 +127,13 @@ def add_replays(replays: Iterable[tuple[Identity, int]]) -> None:
 
 
 def purge() -> int:
-    """Delete the counts that are older than `KEPT_DAYS`; how many there were."""
-    old = HourlyCount.objects.using(alias()).filter(hour__lt=after(-KEPT_DAYS * 86_400.0))
-    return old.delete()[0]
+    """Delete the counts that are older than `KEPT_DAYS`, a batch at a time; how many there were."""
+    counts = HourlyCount.objects.using(alias())
+    old = counts.filter(hour__lt=after(-KEPT_DAYS * 86_400.0)).order_by("hour")
+    deleted = 0
+    while batch := list(old.values_list("pk", flat=True)[:BATCH_SIZE]):
+        deleted += counts.filter(pk__in=batch).delete()[0]
+    return deleted
 
 
 def by_hour(hours: float, groups: Mapping[str, Group]) -> list[Hour]:

@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 
 from idempotency.conf import conf, seconds
 from idempotency.fingerprint import Fingerprint
-from idempotency.layers import leases
+from idempotency.layers import encryption, leases
 from idempotency.layers.clock import ServerNow, after
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 from idempotency.outcomes import (
@@ -48,9 +48,8 @@ _PENDING: Final = (
 def add(claimed: Claimed, order: JobOrder, *, using: str) -> JobView:
     """Put a job behind a claim, in the claim's transaction."""
     jobs = Job.objects.using(using)
-    job = jobs.create(
-        record_id=claimed.record_id, created_at=ServerNow(), **dataclasses.asdict(order)
-    )
+    values = dataclasses.asdict(order) | {"arguments": encryption.seal_text(order.arguments)}
+    job = jobs.create(record_id=claimed.record_id, created_at=ServerNow(), **values)
     # Django below 6.0 does not give back what the database has set; nothing else is asked for.
     job.created_at = jobs.values_list("created_at", flat=True).get(pk=job.pk)
     return view_of(job)
@@ -74,8 +73,13 @@ def of_record(record_id: int, *, using: str) -> JobView | None:
 
 
 def view_of(job: Job) -> JobView:
-    """What its document shows of a job."""
-    return JobView(*(getattr(job, name) for name in SHOWN))
+    """What its document shows of a job; encrypted still, where no key opens it."""
+    view = JobView(*(getattr(job, name) for name in SHOWN))
+    if encryption.is_sealed(view.result):
+        view = dataclasses.replace(view, result=_opened(view.result))
+    if encryption.is_sealed(view.error_message):
+        view = dataclasses.replace(view, error_message=_opened(view.error_message))
+    return view
 
 
 def begin(job_id: UUID, *, using: str) -> JobRun | None:
@@ -96,6 +100,10 @@ def begin(job_id: UUID, *, using: str) -> JobRun | None:
             not lapsed or record.holds or job.attempts >= MAX_ATTEMPTS
         ):
             return None
+        arguments = encryption.unseal_text(job.arguments, "job")
+        if arguments is None:  # it waits for the key, and the sweep sends its message again
+            return None
+        job.arguments = arguments
         claimed = leases.take(Claimed(record.pk, record.attempt), job.lease, using=using)
         if claimed is None:
             return None
@@ -151,12 +159,18 @@ def end(claimed: Claimed, ending: JobEnding, *, using: str) -> JobView:
     progress = changes.pop("progress")
     if progress is not None:  # a heartbeat may not have come to write the last one
         changes["done"], changes["total"] = progress
+    for name in ("result", "error_message", "traceback"):
+        if changes[name]:  # "" says that there is none
+            changes[name] = encryption.seal_text(changes[name])
     ours.update(finished_at=ServerNow(), **changes)
     return view_of(ours.only(*SHOWN).get())
 
 
 def take(job_id: UUID, *, using: str) -> JobRun | None:
-    """Take a job away from whoever has it, in the caller's transaction; `None`: it has ended."""
+    """Take a job away from whoever has it, in the caller's transaction; `None`: it has ended.
+
+    To end it, not to carry it out: its arguments are given as they are stored.
+    """
     found = _locked(job_id, using)
     if found is None:
         return None
@@ -217,6 +231,11 @@ def _locked(
 def _lapsed(record: IdempotencyRecord, using: str) -> bool:
     records = IdempotencyRecord.objects.using(using)
     return records.filter(pk=record.pk, lease_until__lte=ServerNow()).exists()
+
+
+def _opened(sealed: str) -> str:
+    text = encryption.unseal_text(sealed, "job")
+    return sealed if text is None else text
 
 
 def _fingerprint(record: IdempotencyRecord) -> Fingerprint:

@@ -11,7 +11,7 @@ from django.db.backends.utils import CursorWrapper
 
 from idempotency.exceptions import LeaseLost
 from idempotency.fingerprint import Fingerprint
-from idempotency.layers import cursors
+from idempotency.layers import cursors, encryption
 from idempotency.layers.statements import Statements, statements
 from idempotency.models import IdempotencyRecord, Job, State, Step
 from idempotency.outcomes import (
@@ -92,14 +92,16 @@ def finish(claimed: Claimed, candidate: Candidate, reply: Reply, *, using: str) 
     connection = connections[using]
     sql = statements(connection)
     mine = {"id": claimed.record_id, "attempt": claimed.attempt}
+    written = json.dumps(reply.headers, separators=(",", ":"))
+    headers, body = encryption.seal_reply(written, reply.body)
     with cursors.cursor(connection) as cursor:
         cursor.execute(
             sql.finish,
             mine
             | {
                 "status": reply.status,
-                "headers": json.dumps(reply.headers, separators=(",", ":")),
-                "body": reply.body,
+                "headers": headers,
+                "body": body,
                 "ttl": candidate.ttl,
                 "kept": candidate.ttl + candidate.tombstone,
             },
@@ -206,14 +208,17 @@ def _verdict(row: Row | None) -> Verdict:
             raise AssertionError(f"a record in the unknown state {state!r}")
     if expires_in <= 0 or not headers:  # without headers: a purge has just emptied it
         return Expired()
+    stored = None if body is None else bytes(body)
+    headers, body = encryption.unseal_reply(headers, stored)
     return Finished(
         StoredReply(
             fingerprint,
             status,
             tuple((name, value) for name, value in json.loads(headers)),
-            None if body is None else bytes(body),
+            body,
             expires_at=float(expires_at),
-            expires_in=float(expires_in),
+            # What cannot be read here is not published: its key may be put back.
+            expires_in=0.0 if body is None and stored is not None else float(expires_in),
         )
     )
 

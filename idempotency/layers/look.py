@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from idempotency.fingerprint import Fingerprint
+from idempotency.layers import encryption
 from idempotency.layers.clock import ServerNow
 from idempotency.layers.jobs import view_of
 from idempotency.models import IdempotencyRecord, Job, State
@@ -57,7 +58,8 @@ class StartedJob:
 
     owner: Identity
     operation: str
-    view: JobView
+    #: `None`: no key opens what it has ended with.
+    view: JobView | None
 
 
 def outcome(identity: Identity, *, with_reply: bool) -> Outcome | None:
@@ -103,7 +105,9 @@ def job(job_id: UUID, *, using: str) -> StartedJob | None:
     if found is None or _is_past(found.record.purge_at, found.now):
         return None
     owner = Identity(found.record.scope, found.record.key, using)
-    return StartedJob(owner, found.record.operation, view_of(found))
+    view = view_of(found)
+    unreadable = encryption.is_sealed(view.result) or encryption.is_sealed(view.error_message)
+    return StartedJob(owner, found.record.operation, None if unreadable else view)
 
 
 def _standing(record: IdempotencyRecord, now: datetime) -> Standing:
@@ -133,10 +137,12 @@ def _is_past(moment: datetime | None, now: datetime) -> bool:
 def _reply(record: IdempotencyRecord) -> StoredReply:
     assert record.status is not None  # noqa: S101 - the finish has set both
     assert record.expires_at is not None  # noqa: S101
+    stored = None if record.body is None else bytes(record.body)
+    headers, body = encryption.unseal_reply(record.headers, stored)
     return StoredReply(
         Fingerprint.from_bytes(bytes(record.fingerprint), record.fields),
         record.status,
-        tuple((name, value) for name, value in json.loads(record.headers)),
-        None if record.body is None else bytes(record.body),
+        tuple((name, value) for name, value in json.loads(headers)),
+        body,
         expires_at=record.expires_at.timestamp(),
     )

@@ -45,7 +45,6 @@ def purge(
     using: str | None = None,
     batch_size: int = BATCH_SIZE,
     max_seconds: float | None = None,
-    scope_prefix: str = "",
     dry_run: bool = False,
     archive: Path | None = None,
     progress: Callable[[Purged], None] | None = None,
@@ -63,14 +62,14 @@ def purge(
     Raises ValueError for bad arguments; ArchiveError, before anything is deleted, where the
     archive cannot be used; OSError where it fails later, and that batch is undone.
     """
-    _check(batch_size, max_seconds, scope_prefix)
+    _check(batch_size, max_seconds)
     started = time.monotonic()
     sink: AbstractContextManager[Archive | None] = nullcontext()
     if archive is not None:
         batch_size = min(batch_size, ARCHIVE_BATCH_SIZE)
         sink = nullcontext() if dry_run else Archive(archive)
     span = seconds(conf.IDEMPOTENCY_TOMBSTONE) + seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT)
-    windows = Windows(connections[ledger.alias(using)], scope_prefix, span)
+    windows = Windows(connections[ledger.alias(using)], span)
     done = Purged()
     with sink as opened:
         for so_far in _walk(windows, batch_size, dry_run, opened):
@@ -79,7 +78,7 @@ def purge(
                 progress(done)
             if max_seconds is not None and done.seconds >= max_seconds:
                 break
-    if done.finished and not scope_prefix and not dry_run:
+    if done.finished and not dry_run:
         counters.purge()
     return done
 
@@ -112,10 +111,8 @@ def _walk(
             start = end
 
 
-def _check(batch_size: int, max_seconds: float | None, scope_prefix: str) -> None:
+def _check(batch_size: int, max_seconds: float | None) -> None:
     if batch_size < 1:
         raise ValueError(f"The batch size must be at least 1, not {batch_size}.")
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"The time limit must be longer than 0 seconds, not {max_seconds}.")
-    if not (scope_prefix.isascii() and scope_prefix.isprintable()):
-        raise ValueError("A scope is printable ASCII, and so is its prefix.")

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from django.core.exceptions import ImproperlyConfigured
+
+from idempotency.layers import encryption
 from idempotency.layers.clock import ServerNow
 from idempotency.models import State, Step
 from idempotency.outcomes import Claimed
@@ -17,9 +20,13 @@ class FinishedStep:
 
 
 def finished(record_id: int, *, using: str) -> list[FinishedStep]:
-    """The steps of an execution in their order."""
-    rows = Step.objects.using(using).filter(record=record_id).order_by("position")
-    return [FinishedStep(name, result) for name, result in rows.values_list("name", "result")]
+    """The steps of an execution in their order.
+
+    Raises ImproperlyConfigured where a result cannot be decrypted: the step must not run again.
+    """
+    done = Step.objects.using(using).filter(record=record_id).order_by("position")
+    rows = done.values_list("name", "result")
+    return [FinishedStep(name, _opened(result)) for name, result in rows]
 
 
 def any_finished(record_id: int, *, using: str) -> bool:
@@ -39,7 +46,17 @@ def add(claimed: Claimed, position: int, step: FinishedStep, *, using: str) -> N
         record_id=claimed.record_id,
         position=position,
         name=step.name,
-        result=step.result,
+        result=encryption.seal_text(step.result),
         attempt=claimed.attempt,
         created_at=ServerNow(),
     )
+
+
+def _opened(stored: str) -> str:
+    result = encryption.unseal_text(stored, "step")
+    if result is None:
+        raise ImproperlyConfigured(
+            "IDEMPOTENCY_ENCRYPTION_KEYS lacks the key under which an earlier attempt has stored"
+            " the result of a step. Put the key back, behind the first one."
+        )
+    return result

@@ -7,6 +7,7 @@ from typing import Any, Final
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from django.db.models import DateTimeField
 
 from idempotency.layers.archive import Archive
 from idempotency.models import IdempotencyRecord, Job, Step
@@ -17,6 +18,11 @@ Position = tuple[Any, int]
 _TABLE = IdempotencyRecord._meta.db_table
 _INDEX = IdempotencyRecord._meta.indexes[0].name
 _COLUMNS = tuple(str(field.column) for field in IdempotencyRecord._meta.concrete_fields)
+_MOMENTS = tuple(
+    str(field.column)
+    for field in IdempotencyRecord._meta.concrete_fields
+    if isinstance(field, DateTimeField)
+)
 #: What goes with its record; by `record_id`, which is indexed in both.
 _DEPENDENT: Final = (Job._meta.db_table, Step._meta.db_table)
 _LAST_ID = 2**63 - 1
@@ -54,13 +60,17 @@ class _Dialect:
         "purge_at >= %(at)s AND purge_at <= %(to)s"
         " AND (purge_at, id) > (%(at)s, %(at_id)s) AND (purge_at, id) <= (%(to)s, %(to_id)s)"
     )
+    #: A moment for the archive: psycopg's datetimes would take most of a record's time.
+    archived: str = "{}"
     #: Names the index where the planner would not choose it.
     index: str = ""
 
 
 _DIALECTS: Final = {
     "postgresql": _Dialect(
-        clock="SELECT now(), now() + %(seconds)s * interval '1 second'", beginning="-infinity"
+        clock="SELECT now(), now() + %(seconds)s * interval '1 second'",
+        beginning="-infinity",
+        archived="{}::text",
     ),
     "sqlite": _Dialect(
         clock="SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'),"
@@ -84,16 +94,13 @@ _DIALECTS: Final = {
 
 
 class Windows:
-    """The windows of one walk over one database, perhaps of some scopes only."""
+    """The windows of one walk over one database."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, scope_prefix: str, span: float) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, span: float) -> None:
         if connection.vendor not in _DIALECTS:
             raise NotImplementedError(f"There is no purge for {connection.vendor!r}.")
         self._connection = connection
         self._dialect = _DIALECTS[connection.vendor]
-        # Scopes are printable ASCII, so DEL stands behind all that begin with the prefix.
-        self._scope = {"scope": scope_prefix, "scope_end": f"{scope_prefix}\x7f"}
-        self._scoped = " AND scope >= %(scope)s AND scope < %(scope_end)s" if scope_prefix else ""
         # Asked once, as the clock is: what is due by now was settled before, with its last step.
         in_use = ", ".join(f"EXISTS (SELECT 1 FROM {table})" for table in _DEPENDENT)
         with connection.cursor() as cursor:
@@ -181,15 +188,17 @@ class Windows:
         return changed
 
     def _due(self, stage: Stage) -> str:
-        return f"{self._dialect.window} AND {stage.due}{self._scoped}"
+        return f"{self._dialect.window} AND {stage.due}"
 
     def _parameters(self, start: Position, end: Position) -> dict[str, Any]:
-        return _between(start, end) | self._scope | {"now": self._now}
+        return _between(start, end) | {"now": self._now}
 
     def _returned(self, archive: Archive | None) -> str:
         if archive is None:
             return "id"
-        return ", ".join(self._connection.ops.quote_name(name) for name in _COLUMNS)
+        quoted = {name: self._connection.ops.quote_name(name) for name in _COLUMNS}
+        moments = {name: self._dialect.archived.format(quoted[name]) for name in _MOMENTS}
+        return ", ".join((quoted | moments).values())
 
 
 def _between(start: Position, end: Position) -> dict[str, Any]:
@@ -217,4 +226,4 @@ def _ids(rows: list[tuple[Any, ...]]) -> str:
 
 def _keep(archive: Archive | None, rows: list[tuple[Any, ...]]) -> None:
     if archive is not None:
-        archive.write(dict(zip(_COLUMNS, row, strict=True)) for row in rows)
+        archive.write(_COLUMNS, rows)

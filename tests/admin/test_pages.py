@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
@@ -14,6 +15,7 @@ from django.utils.html import escape
 
 from idempotency.admin import IdempotencyRecordAdmin, JobAdmin, lists, related
 from idempotency.admin.stages import STAGES
+from idempotency.layers import encryption
 from idempotency.models import IdempotencyRecord, Job, JobStatus
 from tests.admin.looking import JOBS, LIST, detail, url_of
 from tests.factories import JobFactory, RecordFactory, StepFactory, from_now
@@ -471,3 +473,19 @@ def test_the_page_of_a_job_costs_three_queries_of_ours(
     job = JobFactory.create(failed=True)
     with django_assert_num_queries(7):  # session, user, permissions (2), the job, record, steps
         detail(job_viewer, job)
+
+
+# Encrypted
+
+
+def test_what_is_encrypted_is_shown_where_a_key_opens_it(job_viewer: Client, settings: Any) -> None:
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [Fernet.generate_key()]
+    said = {name: encryption.seal_text(f"{name} of Ada") for name in ("error_message", "traceback")}
+    job = JobFactory.create(failed=True, **said)
+    page = detail(job_viewer, job)
+    assert "error_message of Ada" in page
+    assert "traceback of Ada" in page
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [Fernet.generate_key()]
+    page = detail(job_viewer, job)
+    assert page.count("encrypted under a key that is not there any more") == 2
+    assert encryption.SEALED not in page

@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.test import Client
 
 from idempotency.admin import stored
+from idempotency.layers import encryption
 from tests.admin.looking import detail, response_of
 from tests.factories import RecordFactory
 
@@ -96,6 +98,15 @@ def test_nothing_in_a_reply_is_markup(reader: Client) -> None:
 @pytest.mark.parametrize("traits", [{"not_kept": True}, {"tombstone": True}, {"unknown": True}])
 def test_where_a_retry_gets_none_there_is_none(reader: Client, traits: dict[str, Any]) -> None:
     assert "There is none that a retry would get." in detail(reader, RecordFactory.create(**traits))
+
+
+def test_an_encrypted_reply_is_read_where_a_key_opens_it(reader: Client, settings: Any) -> None:
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [Fernet.generate_key()]
+    headers, body = encryption.seal_reply('[["X-Name","Ada"]]', b"{}")
+    record = RecordFactory.create(headers=headers, body=body)
+    assert "<dt>X-Name</dt><dd>Ada</dd>" in detail(reader, record)
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [Fernet.generate_key()]
+    assert "Ada" not in detail(reader, record)
 
 
 def test_an_empty_body_is_said_to_be_one(reader: Client) -> None:

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from celery import shared_task
+from cryptography.fernet import Fernet
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.urls import include, path, reverse
@@ -17,7 +18,7 @@ from rest_framework.views import APIView
 from idempotency.documents import document
 from idempotency.identity import identify
 from idempotency.jobs import start_job
-from idempotency.layers import jobs, ledger, look
+from idempotency.layers import encryption, jobs, ledger, look
 from idempotency.lookup import JobLookup, KeyLookup
 from idempotency.models import IdempotencyRecord, Job
 from idempotency.outcomes import Abandoned, Attached, Expired, Finished, Identity, InFlight
@@ -424,6 +425,16 @@ def test_other_callers_jobs_are_unknown(me, plant_job):
     narrowed, none = me.job(job.pk, scope="digest"), me.job(uuid4())
     assert other.status_code == narrowed.status_code == none.status_code == 404
     assert other.json() == narrowed.json() == none.json()
+
+
+def test_a_job_that_nobody_can_read_any_more_is_refused_to_its_caller_only(me, plant_job, settings):
+    """Not told as a job without a result, and no sign of it to others."""
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [Fernet.generate_key()]
+    job = plant_job(succeeded=True, result=encryption.seal_text('{"enrolled":10}'))
+    assert me.job(job.pk).json()["result"] == {"enrolled": 10}
+    settings.IDEMPOTENCY_ENCRYPTION_KEYS = [Fernet.generate_key()]
+    assert_refused(me.job(job.pk), 409, "idempotency_reply_not_kept")
+    assert curious().job(job.pk).status_code == 404
 
 
 def test_a_narrowed_job_is_found_by_its_scope_only(me, user, plant_job):
