@@ -25,15 +25,17 @@ def cursor(connection: BaseDatabaseWrapper) -> Iterator[CursorWrapper]:
 
     The other writes them into the text, so that nothing could be prepared. This one is kept open,
     since making one takes half as long as a statement: read all of an answer before the next. To
-    be asked for inside a transaction, which has seen to the connection's health.
+    be asked for inside a transaction, which has seen to the connection's health. Where queries are
+    logged it is Django's, whose log has no text of a prepared statement.
     """
-    kept = _binding(connection) if connection.vendor == "postgresql" else None
-    if kept is None:
+    kept = None
+    if connection.vendor == "postgresql" and not connection.queries_logged:
+        kept = _binding(connection)
+    if kept is not None:
+        yield connection.make_cursor(kept)
+    else:
         with connection.cursor() as own:
             yield own
-    else:
-        debugs = connection.queries_logged
-        yield connection.make_debug_cursor(kept) if debugs else connection.make_cursor(kept)
 
 
 def _binding(connection: BaseDatabaseWrapper) -> Any | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from idempotency.exceptions import LeaseLost
@@ -357,6 +358,18 @@ def test_nothing_is_prepared_behind_a_pooler(fresh_connection):
     assert raw.prepare_threshold is None
     cursors.prepare_if_direct(fresh_connection, raw.info.backend_pid)
     assert raw.prepare_threshold == cursors.PREPARE_AFTER
+
+
+@pytest.mark.vendors("postgresql")
+def test_logged_statements_have_their_text(fresh_connection):
+    """Also where they would be prepared by now; debuggers show it."""
+    for number in range(cursors.PREPARE_AFTER + 2):
+        execute(candidate(f"key-{number}"))
+    with CaptureQueriesContext(connection) as queries:
+        execute(candidate("logged"))
+    claimed = [query["sql"] for query in queries if query["sql"].startswith("INSERT")]
+    assert len(claimed) == 1
+    assert "'logged'" in claimed[0]
 
 
 @pytest.mark.vendors("postgresql")
