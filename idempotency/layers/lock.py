@@ -52,6 +52,13 @@ redis.call('PEXPIRE', KEYS[3], 1000)
 return 1
 """)
 
+# KEYS: as above. ARGV: the token that goes, the one that comes, its milliseconds.
+_INHERIT = Script("""
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return 1
+""")
+
 #: Bytes that make a token unique.
 _NONCE_SIZE = 16
 #: Bytes of the token's MAC: enough that garbage in the lock never passes for a fingerprint.
@@ -75,7 +82,7 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
         return _local_reply(cache, identity) or Off()
     keys = _names(cache, identity)
     token = _token(keys[1], fingerprint)
-    timeout = _milliseconds(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT))
+    timeout = _timeout()
     for reading in (b"1", b"0"):
         answer = _ask(found, partial(found.run, _ENTER, keys, token, timeout, reading))
         match answer:
@@ -86,13 +93,27 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
                 if reply is not None:
                     return reply
             case [bytes(owner)]:
-                return Busy(_owner(keys[1], owner))
+                return Busy(_owner(keys[1], owner), owner)
             case 1:
                 return Held(token)
             case _:  # not our script's answer: whoever it is, it is no room of ours
                 _report(ValueError("unknown answer"))
                 return Off()
     return Off()
+
+
+def inherit(identity: Identity, left: Busy, fingerprint: Fingerprint) -> Held | Busy:
+    """The lock of a holder that does not have the key, as the ledger knows; or `left`, where the
+    lock has moved on, or was no request's. One round trip. Raises nothing.
+    """
+    cache = entries.backend()
+    found = server(cache)
+    if found is None or left.fingerprint is None:
+        return left
+    keys = _names(cache, identity)
+    token, timeout = _token(keys[1], fingerprint), _timeout()
+    taken = _ask(found, partial(found.run, _INHERIT, keys, left.token, token, timeout))
+    return Held(token) if taken == 1 else left
 
 
 def leave(identity: Identity, view: View, reply: StoredReply | None) -> None:
@@ -172,6 +193,10 @@ def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
 
 def _report(error: Exception) -> None:
     events.record(events.Event(events.CACHE_UNAVAILABLE, detail=type(error).__name__))
+
+
+def _timeout() -> bytes:
+    return _milliseconds(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT))
 
 
 def _milliseconds(duration: float) -> bytes:

@@ -67,6 +67,16 @@ def test_a_process_killed_in_its_handler_frees_the_key_at_once(site, gates, gate
     assert site.post("/gated/").content == second.content
 
 
+def test_a_process_killed_in_its_handler_refuses_no_corrected_request(site, gates):
+    """The mistaken one was rolled back; its lock has a minute to live."""
+    gates.close("effects")
+    site.begin("/gated/", name="Eve")
+    kill(gates.reached("effects"))
+    gates.open("effects")
+    until(lambda: site.post("/gated/").status_code == 201)
+    assert effects() == {"Ada": 1}
+
+
 def test_a_process_killed_between_commit_and_publish_has_committed(site, gates, redis_db):
     gates.close("committed")
     first = site.begin("/gated/")

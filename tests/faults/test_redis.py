@@ -7,9 +7,11 @@ import pytest
 from django.http import HttpResponse
 
 from idempotency import events
+from idempotency.exceptions import InProgress, KeyReused
 from idempotency.layers import breaker
 from tests.app.models import Booking
-from tests.concurrent import until
+from tests.concurrent import PATIENCE, Crew, until
+from tests.leased import EVE, Stopped
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -155,6 +157,99 @@ def test_a_process_that_lost_its_lock_publishes_nothing(ask, bookings, client):
     assert not entries(client, "reply")
     assert [client.get(name) for name in entries(client, "lock")] == [b"somebody else"]
     assert bookings() == 1
+
+
+def killed(ask, client, **asked):
+    """A request's process is killed in its handler: its lock is left; its name and token."""
+    left = {}
+
+    def die():
+        left.update({name: client.get(name) for name in entries(client, "lock")})
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        ask(die, **asked)
+    ((name, token),) = left.items()
+    client.set(name, token, px=60_000)
+    return name, token
+
+
+def test_a_dead_holder_of_another_payload_refuses_nobody(ask, bookings, client):
+    """Its work was rolled back and the key is free: the client has corrected its mistake."""
+    killed(ask, client, body=EVE)
+    assert (ask(book).status_code, bookings()) == (201, 1)
+    with pytest.raises(KeyReused):
+        ask(book, body=EVE)
+
+
+def test_a_dead_holder_of_another_payload_hides_no_reply(ask, bookings, client):
+    """The entry was evicted; a mistaken request came, took the lock and died with it."""
+    name, token = killed(ask, client, body=EVE)
+    client.delete(name)
+    first = ask(book)
+    client.flushall()
+    client.set(name, token, px=60_000)
+    again = ask(book)
+    assert (replayed(again), again.content, bookings()) == (True, first.content, 1)
+    assert (len(entries(client, "reply")), entries(client, "lock")) == (1, [])
+
+
+def test_a_dead_holders_lock_goes_to_who_runs_in_its_place(ask, bookings, client):
+    """It costs one look at the ledger, not one each retry until its time-out."""
+    name, token = killed(ask, client)
+
+    def handler():
+        assert client.get(name) not in {token, None}
+        return book()
+
+    first = ask(handler)
+    before = events.counts().get("replayed.cache", 0)
+    assert ask(book).content == first.content
+    assert events.counts()["replayed.cache"] == before + 1
+    assert not entries(client, "lock")
+    assert bookings() == 1
+
+
+@pytest.mark.vendors("postgresql", "mysql")
+def test_who_runs_in_a_dead_holders_place_is_who_the_lock_tells_of(ask, client, slow_book):
+    """So its own duplicates are in progress, and another payload is refused."""
+    handler, entered, leave = slow_book
+    killed(ask, client, body=EVE)
+    with Crew(1) as crew:
+        first = crew.start(ask, handler)
+        assert entered.wait(PATIENCE)
+        with pytest.raises(InProgress):
+            ask(book, in_flight="reject")
+        with pytest.raises(KeyReused):
+            ask(book, body=EVE)
+        assert "cmdstat_blmove" not in client.info("commandstats")  # it has not waited for it
+        leave.set()
+        assert first.result(PATIENCE).status_code == 201
+
+
+@pytest.mark.vendors("postgresql", "mysql")
+def test_a_forged_holder_is_not_believed(ask, client, slow_book):
+    """Whoever can write to Redis says that another request has the key: one that asks for the
+    same is told to wait, not that its key was used."""
+    handler, entered, leave = slow_book
+    with Crew(1) as crew:
+        first = crew.start(ask, handler)
+        assert entered.wait(PATIENCE)
+        (name,) = entries(client, "lock")
+        token = client.get(name)
+        client.set(name, token[:16] + bytes(32) + token[48:])
+        with pytest.raises(InProgress):
+            ask(book, in_flight="reject")
+        leave.set()
+        first.result(PATIENCE)
+
+
+def test_a_lock_that_is_no_requests_stays_its_holders(ask, bookings, client):
+    """The project may take the same `cache.lock` for reasons of its own."""
+    name, _ = killed(ask, client)
+    client.set(name, b"a token of somebody else")
+    assert (ask(book).status_code, bookings()) == (201, 1)
+    assert client.get(name) == b"a token of somebody else"
 
 
 def test_no_entry_outlives_its_record(ask, client):

@@ -1,7 +1,6 @@
 """Redis in states of its own: read-only, full, emptied in mid-storm, gone under a crowd."""
 
 import time
-from threading import Event
 
 import pytest
 import redis
@@ -30,21 +29,6 @@ def replayed(response):
 
 def failures():
     return events.counts().get("cache_unavailable", 0)
-
-
-@pytest.fixture
-def slow_book():
-    """A booking that stands in its handler until it is let go: handler, entered, let go."""
-    entered, leave = Event(), Event()
-
-    def handler():
-        response = book()
-        entered.set()
-        assert leave.wait(PATIENCE)
-        return response
-
-    yield handler, entered, leave
-    leave.set()
 
 
 @pytest.mark.vendors("postgresql", "mysql")
