@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from redis.exceptions import MaxConnectionsError, ResponseError
+from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
 
 from idempotency import events
 from idempotency.conf import conf, seconds
@@ -42,11 +42,12 @@ return 1
 """)
 
 # KEYS: entry, lock, wake-up. ARGV: token, entry or '', its milliseconds.
-# No token, no publish: a stopped process that resumes must not overwrite a newer reply.
+# No token, no publish: a stopped process that resumes must not overwrite a newer reply. The lock
+# goes first, for a server that is full may refuse the rest.
 _LEAVE = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 redis.call('DEL', KEYS[2], KEYS[3])
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 redis.call('RPUSH', KEYS[3], '1')
 redis.call('PEXPIRE', KEYS[3], 1000)
 return 1
@@ -59,6 +60,18 @@ redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
+#: What a server that is away, or a stream out of step, has redis-py raise. No more: whoever is told
+#: to stop is told by an exception too, as Celery's soft time limit does.
+_BROKEN = (
+    RedisError,
+    OSError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 #: Bytes that make a token unique.
 _NONCE_SIZE = 16
 #: Bytes of the token's MAC: enough that garbage in the lock never passes for a fingerprint.
@@ -178,10 +191,14 @@ def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
         return None
     try:
         answer = call()
-    except (MaxConnectionsError, ResponseError) as error:
-        _report(error)  # a matter of our pool, or of this key: the server is well
+    except MaxConnectionsError as error:  # a matter of our pool
+        _report(error)
         return None
-    except Exception as error:  # a stream out of step raises what redis-py does not name
+    except ResponseError as error:  # of this key, or of what it may: the server is there
+        found.breaker.succeeded()
+        _report(error)
+        return None
+    except _BROKEN as error:
         opened = found.breaker.failed()
         _report(error)
         if opened:

@@ -1,9 +1,12 @@
 """Redis stopped, hung, emptied and lying: slower, and nothing else."""
 
+import os
 import pickle
+import signal
 import time
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.http import HttpResponse
 
 from idempotency import events
@@ -250,6 +253,34 @@ def test_a_lock_that_is_no_requests_stays_its_holders(ask, bookings, client):
     client.set(name, b"a token of somebody else")
     assert (ask(book).status_code, bookings()) == (201, 1)
     assert client.get(name) == b"a token of somebody else"
+
+
+@pytest.mark.vendors("postgresql", "mysql")
+def test_a_waiter_that_is_told_to_stop_stops(ask, bookings, client, slow_book):
+    """As Celery does it at a soft time limit: an exception out of a signal's handler."""
+    handler, entered, leave = slow_book
+
+    def interrupt():
+        until(lambda: client.info("clients")["blocked_clients"] == 1)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    def stop(*_):
+        raise SoftTimeLimitExceeded
+
+    former = signal.signal(signal.SIGALRM, stop)
+    try:
+        with Crew(2) as crew:
+            first = crew.start(ask, handler)
+            assert entered.wait(PATIENCE)
+            interrupting = crew.start(interrupt)
+            with pytest.raises(SoftTimeLimitExceeded):
+                ask(book)
+            interrupting.result(PATIENCE)
+            leave.set()
+            first.result(PATIENCE)
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert bookings() == 1
 
 
 def test_no_entry_outlives_its_record(ask, client):

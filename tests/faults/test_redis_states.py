@@ -134,6 +134,31 @@ def test_one_that_takes_nothing_is_a_room_that_is_off(ask, bookings, server, cli
     assert len(list(client.scan_iter("*:reply"))) == 1
 
 
+def test_one_that_fills_up_meanwhile_gives_its_lock_back(ask, bookings, server, client):
+    """Else every retry would stand behind it until its time-out."""
+
+    def handler():
+        full(server, None)
+        return book()
+
+    assert ask(handler).status_code == 201
+    assert not list(client.scan_iter("*:lock"))
+    assert (replayed(ask(book)), bookings()) == (True, 1)
+
+
+def test_refusals_of_one_that_is_back_close_the_breaker(ask, server, monkeypatch):
+    """It may take nothing, and yet it answers at once: that is no time-out to be spared."""
+    monkeypatch.setattr(breaker, "PAUSE", 0.0)
+    found = server_behind(cache.backend()).breaker
+    for _ in range(breaker.FAILURES):
+        found.failed()
+    full(server, None)
+    ask(book)
+    monkeypatch.setattr(breaker, "PAUSE", 60.0)
+    found.failed()  # where it is closed, one failure does not open it
+    assert found.allows()
+
+
 @pytest.mark.vendors("postgresql", "mysql")
 def test_a_breaker_that_is_open_here_and_closed_there(ask, bookings, client, slow_book):
     """The first runs without a lock; a second, that has the lock, is told by the ledger, keeps
