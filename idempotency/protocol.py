@@ -24,7 +24,7 @@ from idempotency.exceptions import (
 )
 from idempotency.execution import RETRY_AFTER, Done, ErrorHandler, Handler
 from idempotency.fingerprint import Fingerprint
-from idempotency.layers import jobs, link, lock
+from idempotency.layers import link, lock
 from idempotency.observing import observe
 from idempotency.operation import Operation
 from idempotency.outcomes import (
@@ -34,7 +34,6 @@ from idempotency.outcomes import (
     Finished,
     Held,
     InFlight,
-    JobView,
     Off,
     StoredReply,
 )
@@ -119,8 +118,10 @@ def _enforce(
                             return answer
                         case Expired():
                             raise KeyExpired
-                        case Attached(record_id, _, job):
-                            return _attach(operation, record_id, job, log)
+                        case Attached(job=job):
+                            assert job is not None  # noqa: S101 - attempt has seen to it
+                            log.record(events.ATTACHED)
+                            return provisional_reply(job, RETRY_AFTER)
                         case InFlight(certain):
                             _report_caught(operation, view, log)
                         case unknown:
@@ -133,17 +134,6 @@ def _enforce(
         finally:
             if isinstance(view, Held | Off):
                 _leave(operation, view, publish, answer, after)
-
-
-def _attach(
-    operation: Operation, record_id: int, job: JobView | None, log: events.Reporter
-) -> HttpResponseBase:
-    """How far the job is that stands for the key."""
-    view = job or jobs.of_record(record_id, using=operation.using)
-    if view is None:
-        raise AssertionError(f"record {record_id} stands for a job that is not there")
-    log.record(events.ATTACHED)
-    return provisional_reply(view, RETRY_AFTER)
 
 
 def _waits_first(operation: Operation, view: lock.View, waiter: Waiter) -> bool:
