@@ -8,6 +8,7 @@ import requests
 from django.db import OperationalError, connection
 from django.http import HttpResponse
 
+from chaos.commits import CommitRelay, through
 from enrollment_demo.demo.relay import Relay
 from enrollment_demo.servers import Postgres
 from idempotency.exceptions import Unavailable
@@ -15,8 +16,7 @@ from idempotency.models import IdempotencyRecord
 from tests.aftermath import Call, violations
 from tests.app.models import Booking
 from tests.concurrent import PATIENCE, Crew, open_transaction, until
-from tests.faults.clusters import Standby, bookings, empty, migrate, through
-from tests.faults.commits import CommitRelay
+from tests.faults.clusters import Standby, bookings, empty, migrate
 from tests.protocol.conftest import ask  # noqa: F401 - a fixture
 from tests.served.site import served
 
