@@ -149,7 +149,7 @@ MUTANTS: Final = (
     Mutant(
         "told-to-stop",
         "A consumer that waits does not hear its time limit, and opens the breaker instead.",
-        (Edit(_LOCK, "except _BROKEN as error:", "except Exception as error:"),),
+        (Edit(_LOCK, "except BROKEN as error:", "except Exception as error:"),),
         (f"{_REDIS}::test_a_waiter_that_is_told_to_stop_stops",),
     ),
     Mutant(

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import MaxConnectionsError, ResponseError
 
 from idempotency import events
 from idempotency.conf import conf, seconds
 from idempotency.fingerprint import DIGEST_SIZE, Fingerprint, is_signed, sign
 from idempotency.layers import cache as entries
-from idempotency.layers.connection import Script, Server, server
+from idempotency.layers.connection import BROKEN, Script, Server, server
 from idempotency.outcomes import Busy, Held, Identity, Off, StoredReply
 
 View = StoredReply | Held | Busy | Off
@@ -60,18 +60,6 @@ redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
-#: What a server that is away, or a stream out of step, has redis-py raise. No more: whoever is told
-#: to stop is told by an exception too, as Celery's soft time limit does.
-_BROKEN = (
-    RedisError,
-    OSError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 #: Bytes that make a token unique.
 _NONCE_SIZE = 16
 #: Bytes of the token's MAC: enough that garbage in the lock never passes for a fingerprint.
@@ -198,7 +186,7 @@ def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
         found.breaker.succeeded()
         _report(error)
         return None
-    except _BROKEN as error:
+    except BROKEN as error:
         opened = found.breaker.failed()
         _report(error)
         if opened:
