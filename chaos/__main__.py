@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _length(text: str) -> float:
     value = float(text)
-    if value < 30:
-        raise argparse.ArgumentTypeError("below 30 seconds not every fault has its turn")
+    if value < 40:
+        raise argparse.ArgumentTypeError("below 40 seconds not every fault has its turn")
     return value
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chaos.clients import Clients
+from chaos.clients import LIMITS, Clients
 from chaos.nemesis import Nemesis
-from chaos.oracle import judge, replies
+from chaos.oracle import judge, recovery, replies
 from chaos.plan import FAULTS, plan
 from chaos.site import site
 
@@ -33,17 +33,19 @@ def run(
         told("last round")
         clients.last_round(campaign.errands)
         clients.close()
-        violations = judge(clients.history, place.effects())
+        violations = judge(clients.history, place.effects(), place.commits(), LIMITS)
         unfinished = place.unfinished()
         executions, effects = place.executions(), place.effects().total()
     kinds = {fault.kind for fault in campaign.faults}
     return {
         "seed": seed,
         "seconds": seconds,
+        "attempts": len(clients.history),
         "keys": len(campaign.errands),
-        "requests": len(clients.history),
         "executions": executions,
         "effects": effects,
+        "kills": nemesis.kills,
+        "recovery": recovery(clients.history),
         "replies": dict(sorted(replies(clients.history).items())),
         "faults": {kind: nemesis.struck[kind] for kind in FAULTS},
         "missed": sorted(kind for kind in kinds if not nemesis.struck[kind]),

@@ -3,18 +3,29 @@
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 import requests
 
 from chaos.oracle import Call
-from chaos.plan import Errand
+from chaos.plan import SERVICES, Errand
+from chaos.settings import IDEMPOTENCY_LEASE, IDEMPOTENCY_LOCK_TIMEOUT
 
 #: Seconds a client waits for an answer: longer than a waiter's patience, shorter than a fault's.
 TIMEOUT = 6.0
 #: Requests that are under way at once.
 CROWD = 32
-#: Seconds between two tries of the last round, and for the whole of it.
-PAUSE, LAST = 0.5, 60.0
+#: Seconds between two tries of the last round.
+PAUSE = 0.5
+#: What tells payloads under one key apart.
+RIGHT, MISTAKEN = "right", "mistaken"
+#: Seconds from the end of all faults to a key's reply. A request waits at most for a lock and for
+#: its own time-out; a job for its lease, doubled as often as messages were lost, and for the sweep.
+LIMITS = dict.fromkeys(SERVICES, IDEMPOTENCY_LOCK_TIMEOUT + TIMEOUT) | {
+    "job": IDEMPOTENCY_LEASE * 2**4 + TIMEOUT
+}
 
 
 class Clients:
@@ -31,26 +42,39 @@ class Clients:
 
     def follow(self, errands: Iterable[Errand], started: float) -> None:
         """Send each request at its time, counted from `started` on the monotonic clock."""
-        sendings = sorted((at, errand) for errand in errands for at in errand.sent_at)
-        for at, errand in sendings:
+        sendings = [(at, RIGHT, errand) for errand in errands for at in errand.sent_at]
+        sendings += [(at, MISTAKEN, errand) for errand in errands for at in errand.mistaken_at]
+        for at, variant, errand in sorted(sendings, key=lambda sending: sending[0]):
             time.sleep(max(0.0, started + at - time.monotonic()))
-            self._crowd.submit(self._send, errand)
+            self._crowd.submit(self._send, errand, variant)
 
     def last_round(self, errands: Iterable[Errand]) -> None:
         """Ask for each key until there is a final reply, or its time is over."""
-        deadline = time.monotonic() + LAST
-        list(self._crowd.map(lambda errand: self._pursue(errand, deadline), errands))
+        list(self._crowd.map(self._pursue, errands))
 
-    def _pursue(self, errand: Errand, deadline: float) -> None:
-        while not self._send(errand, last=True).is_final and time.monotonic() < deadline:
+    def _pursue(self, errand: Errand) -> None:
+        variant, deadline = RIGHT, time.monotonic() + LIMITS[errand.service]
+        while not (call := self._send(errand, variant, last=True)).is_final:
+            if call.is_reused and errand.mistaken_at:  # the other one came first
+                variant = MISTAKEN if variant == RIGHT else RIGHT
+            if time.monotonic() > deadline:
+                return
             time.sleep(PAUSE)
 
-    def _send(self, errand: Errand, *, last: bool = False) -> Call:
-        call = Call(errand.service, errand.caller, errand.key, last=last)
-        try:
+    def _send(self, errand: Errand, variant: str, *, last: bool = False) -> Call:
+        call = Call(
+            errand.service,
+            errand.caller,
+            errand.key,
+            last=last,
+            variant=variant,
+            invoked=time.monotonic(),
+        )
+        told: dict[str, Any] = {}
+        with suppress(requests.RequestException):  # told nothing
             answer = requests.post(
                 f"{self._origin}/{errand.service}/",
-                json={"name": errand.key, "seconds": errand.seconds},
+                json={"name": errand.key, "seconds": errand.seconds, "variant": variant},
                 headers={
                     "Idempotency-Key": errand.key,
                     "X-Caller": errand.caller,
@@ -58,15 +82,11 @@ class Clients:
                 },
                 timeout=TIMEOUT,
             )
-        except requests.RequestException:
-            pass  # told nothing
-        else:
-            call = Call(
-                *call.name,
-                status=answer.status_code,
-                body=answer.content,
-                replayed="Idempotent-Replayed" in answer.headers,
-                last=last,
-            )
+            told = {
+                "status": answer.status_code,
+                "body": answer.content,
+                "replayed": "Idempotent-Replayed" in answer.headers,
+            }
+        call = replace(call, answered=time.monotonic(), **told)
         self.history.append(call)
         return call

@@ -9,7 +9,7 @@ from rich.table import Table
 def show(console: Console, found: dict[str, Any]) -> None:
     """Print what was done, what was told, and what was broken."""
     table = Table(title=f"campaign {found['seed']}, {found['seconds']:g} s", show_header=False)
-    for name in ("keys", "requests", "executions", "effects"):
+    for name in ("attempts", "keys", "executions", "effects", "kills"):
         table.add_row(name, str(found[name]))
     table.add_section()
     for kind, count in found["faults"].items():
@@ -17,6 +17,9 @@ def show(console: Console, found: dict[str, Any]) -> None:
     table.add_section()
     for reply, count in found["replies"].items():
         table.add_row(f"told {reply}", str(count))
+    table.add_section()
+    for service, slowest in found["recovery"].items():
+        table.add_row(f"slowest {service} after the faults", f"{slowest:.1f} s")
     table.add_section()
     table.add_row("violations", str(len(found["violations"])))
     console.print(table)

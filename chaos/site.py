@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from chaos import log
+from chaos.commits import CommitRelay, through
 from chaos.oracle import Name
 from enrollment_demo.demo.processes import ROOT, Process
 from enrollment_demo.demo.services import Service
@@ -54,6 +55,8 @@ class Site:
     """All that a campaign breaks."""
 
     database: Postgres
+    #: Stands between the service and the database.
+    relay: CommitRelay
     cache: Redis
     broker: Redis
     web: Web
@@ -61,7 +64,7 @@ class Site:
     log: Path
 
     def effects(self) -> "Counter[Name]":
-        """What was committed, by service, caller and key."""
+        """What stands in the business's own table, by service, caller and key."""
         with psycopg.connect(self.database.url()) as connection:
             rows = connection.execute("SELECT service, caller, name FROM chaos_effect")
             return Counter(tuple(row) for row in rows)
@@ -76,6 +79,10 @@ class Site:
                 " LEFT JOIN idempotency_job job ON job.record_id = record.id"
                 " WHERE record.state <> 'finished' ORDER BY record.id"
             ).fetchall()
+
+    def commits(self) -> "Counter[Name]":
+        """What the outsider's log was told of, the same way."""
+        return log.commits(self.log)
 
     def executions(self) -> int:
         """How often a handler or task was begun."""
@@ -113,11 +120,12 @@ def site(directory: Path, *, unprotected: bool) -> Iterator[Site]:
     """Everything, up and answering; gone after the block."""
     with ExitStack() as stack:
         database = stack.enter_context(Postgres())
+        relay = stack.enter_context(CommitRelay(database.port))
         cache, broker = stack.enter_context(Redis()), stack.enter_context(Redis())
         path = directory / "executions.sqlite3"
         log.create(path)
         env = {
-            "DATABASE_URL": database.url(),
+            "DATABASE_URL": through(database.url(), relay.port),
             "REDIS_URL": cache.url(),
             "CELERY_BROKER_URL": broker.url(),
             "CHAOS_UNPROTECTED": "1" if unprotected else "",
@@ -142,4 +150,4 @@ def site(directory: Path, *, unprotected: bool) -> Iterator[Site]:
         assert isinstance(worker, Worker)
         web.wait_until_ready("/alive/", {})
         stack.enter_context(_supervised(processes))
-        yield Site(database, cache, broker, web, worker, path)
+        yield Site(database, relay, cache, broker, web, worker, path)

@@ -1,7 +1,7 @@
 """The service: one effect a request, in each execution."""
 
 import os
-import time
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -12,9 +12,10 @@ from rest_framework.views import APIView
 
 from chaos import log
 from chaos.celery import app  # noqa: F401 - jobs are sent by it
-from chaos.models import Effect
+from chaos.effects import effect
 from chaos.tasks import work
-from idempotency.jobs import start_job
+from idempotency.decorators import once
+from idempotency.jobs import start_job, step
 from idempotency.policy import Policy
 from idempotency.views import IdempotencyMixin
 
@@ -29,14 +30,14 @@ class Service(IdempotencyMixin, APIView):
     idempotency_actions = frozenset() if UNPROTECTED else None
 
     def post(self, request: Request) -> HttpResponseBase:
-        asked: Any = request.data
-        caller = str(request.user.pk)
-        log.began(self.service, caller, asked["name"])
+        asked = _asked(request)
+        log.began(self.service, asked["caller"], asked["name"])
+        return Response(self.carry_out(asked), status=201)
+
+    def carry_out(self, asked: dict[str, Any]) -> Any:
+        """What the reply says."""
         with transaction.atomic():
-            effect = Effect.objects.create(service=self.service, caller=caller, name=asked["name"])
-            time.sleep(asked["seconds"])
-        body = {"caller": caller, "name": asked["name"], "effect": effect.pk}
-        return Response(body, status=201)
+            return effect(self.service, **asked)
 
 
 class Atomic(Service):
@@ -50,18 +51,51 @@ class Leased(Service):
     idempotency_policy = Policy(execution="leased")
 
 
+class Stepped(Service):
+    """Two effects, each in a step of its own."""
+
+    service = "stepped"
+    idempotency_operation = "stepped"
+    idempotency_policy = Policy(execution="leased")
+
+    def carry_out(self, asked: dict[str, Any]) -> Any:
+        first, second = (partial(effect, each, **asked) for each in ("stepped first", "stepped"))
+        if UNPROTECTED:
+            first()
+            return second()
+        step("first", first)
+        return step("second", second)
+
+
+class Once(APIView):
+    """Hands an event to its consumer, as a broker would: at least once."""
+
+    def post(self, request: Request) -> Response:
+        return Response(consume(**_asked(request)))
+
+
+def consume(*, caller: str, name: str, seconds: float, variant: str) -> dict[str, Any]:
+    """One effect an event."""
+    log.began("once", caller, name)
+    with transaction.atomic():
+        return effect("once", caller=caller, name=name, seconds=seconds, variant=variant)
+
+
+if not UNPROTECTED:
+    consume = once(operation="consume", key=lambda caller, name, **_: f"{caller}:{name}")(consume)
+
+
 class Job(Service):
     service = "job"
     idempotency_operation = "job"
     idempotency_policy = Policy(execution="job")
 
     def post(self, request: Request) -> HttpResponseBase:
-        asked: Any = request.data
-        caller = str(request.user.pk)
+        asked = _asked(request)
         if UNPROTECTED:
-            work.delay(caller=caller, name=asked["name"], seconds=asked["seconds"])
-            return Response({"caller": caller, "name": asked["name"]}, status=201)
-        return start_job(work, caller=caller, name=asked["name"], seconds=asked["seconds"])
+            work.delay(**asked)
+            return Response(asked, status=201)
+        return start_job(work, **asked)
 
 
 class Alive(APIView):
@@ -72,3 +106,8 @@ class Alive(APIView):
 
     def get(self, request: Request) -> Response:
         return Response({"pid": os.getpid()})
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    body: Any = request.data
+    return {"caller": str(request.user.pk), **body}

@@ -14,19 +14,34 @@ def attempt(
 
     Raises KeyReused where that is another request.
     """
-    outcome: Done | Refused
-    match operation.terms.execution:
-        case "atomic":
-            outcome = execution.attempt(operation, handler, on_error, log)
-        case "leased":
-            leases.check_vendor(operation.using)
-            outcome = leased.attempt(operation, handler, on_error, log)
-        case "job":
-            leases.check_vendor(operation.using)
-            # Clients that ask how far a job is come far more often than those that start one.
-            with execution.answering(operation.using, log):
-                pending = jobs.pending(operation.identity)
-            outcome = pending or execution.attempt(operation, handler, on_error, log)
+    outcome = _attempt(operation, handler, on_error, log)
+    if isinstance(outcome, Attached) and outcome.job is None:
+        # Begun since we looked, or the policy has changed since. By now it may have ended, too.
+        outcome = _pending(operation, log) or _attempt(operation, handler, on_error, log)
+    if isinstance(outcome, Attached) and outcome.job is None:
+        # Somebody has deleted the job's row: the sweep gives the key back.
+        outcome = InFlight(fingerprint=outcome.fingerprint)
     if isinstance(outcome, InFlight | Attached) and outcome.fingerprint is not None:
         operation.refuse_mismatch(outcome.fingerprint)
     return outcome
+
+
+def _attempt(
+    operation: Operation, handler: Handler, on_error: ErrorHandler, log: events.Reporter
+) -> Done | Refused:
+    match operation.terms.execution:
+        case "atomic":
+            return execution.attempt(operation, handler, on_error, log)
+        case "leased":
+            leases.check_vendor(operation.using)
+            return leased.attempt(operation, handler, on_error, log)
+        case "job":
+            leases.check_vendor(operation.using)
+            # Clients that ask how far a job is come far more often than those that start one.
+            pending = _pending(operation, log)
+            return pending or execution.attempt(operation, handler, on_error, log)
+
+
+def _pending(operation: Operation, log: events.Reporter) -> Attached | None:
+    with execution.answering(operation.using, log):
+        return jobs.pending(operation.identity)

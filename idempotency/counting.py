@@ -83,9 +83,10 @@ class _Tally:
 
     def _start(self) -> None:
         if self._timer is None:
-            self._timer = threading.Timer(EVERY, self._run)
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(EVERY, self._run)
+            timer.daemon = True
+            timer.start()
+            self._timer = timer  # not before: where no thread can start, the next one is tried
 
     def _run(self) -> None:
         try:

@@ -35,6 +35,8 @@ class Execution:
 
     def check(self) -> None:
         """Raises LeaseLost where somebody else has the key by now."""
+        if self.work is not None and self.work.settled:
+            return  # to a heartbeat that comes now, our own end looks like another's
         if self.heartbeat is not None and self.heartbeat.lost:
             raise LeaseLost(
                 f"record {self.claimed.record_id} is no longer ours at attempt"

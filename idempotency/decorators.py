@@ -59,15 +59,8 @@ def idempotent_view(
             key = key_of(request, operation, terms)
 
             def ask() -> Operation:
-                return operation_of(
-                    request,
-                    key,
-                    name=operation,
-                    caller=_named(request, name_caller, using),
-                    body=_body(request),
-                    terms=terms,
-                    using=using,
-                )
+                named = _named(request, name_caller, using)
+                return _asked(request, key, name=operation, caller=named, terms=terms, using=using)
 
             if key is not None or terms.execution != "atomic":
                 return protocol.run(ask(), execute, raise_again, replies.after_sending)
@@ -107,6 +100,13 @@ def _user(request: HttpRequest) -> str:
     return caller_of(getattr(request, "user", None), None)
 
 
+def _asked(request: HttpRequest, key: str | None, **said: Any) -> Operation:
+    try:
+        return operation_of(request, key, body=_body(request), **said)
+    except RecursionError:  # nested so deeply that it counts by its bytes
+        return operation_of(request, key, body=request.body, **said)
+
+
 def _body(request: HttpRequest) -> Any:
     """Forms by field and file, JSON by value, anything else by its bytes."""
     if request.content_type in ("multipart/form-data", "application/x-www-form-urlencoded"):
@@ -116,7 +116,7 @@ def _body(request: HttpRequest) -> Any:
     if request.content_type == "application/json":
         try:
             return json.loads(request.body)
-        except (ValueError, RecursionError):
+        except ValueError:
             return request.body
     return request.body
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from django.db import DatabaseError, InterfaceError, transaction
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, transaction
 from django.http.response import HttpResponseBase
 
 from idempotency import events, replies
@@ -113,6 +113,17 @@ def answering(using: str, log: events.Reporter) -> Iterator[Callable[[], None]]:
         raise
 
 
+@contextmanager
+def writing(using: str) -> Iterator[None]:
+    """Turns "not now" into Unavailable, around a statement of the ledger's own."""
+    try:
+        yield
+    except (OperationalError, InternalError) as error:
+        if link.is_not_now(error, using=using):
+            raise Unavailable(retry_after=RETRY_AFTER) from error
+        raise
+
+
 def claim(operation: Operation, log: events.Reporter) -> Claimed | Refused:
     """The claim, of an abandoned key too. First statement of its transaction.
 
@@ -120,7 +131,8 @@ def claim(operation: Operation, log: events.Reporter) -> Claimed | Refused:
     policy leaves it to an operator.
     """
     candidate, using = operation.candidate, operation.using
-    verdict = ledger.claim(candidate, using=using)
+    with writing(using):
+        verdict = ledger.claim(candidate, using=using)
     if not isinstance(verdict, Abandoned):
         return verdict
     operation.refuse_mismatch(verdict.fingerprint)
@@ -131,7 +143,8 @@ def claim(operation: Operation, log: events.Reporter) -> Claimed | Refused:
             "An earlier attempt under this key has done steps, which an atomic execution would do"
             " again: the policy has changed since. Give it back its policy, or settle the key."
         )
-    claimed = ledger.take_over(candidate, verdict, using=using)
+    with writing(using):
+        claimed = ledger.take_over(candidate, verdict, using=using)
     if claimed is None:
         return InFlight(fingerprint=verdict.fingerprint)
     log.record(events.TAKEN_OVER)
@@ -159,7 +172,8 @@ def _execute(
     if link.waits(execution.message, using=using):
         return Done(response, None, queued=True)  # provisional: the job's end is the reply
     reply = replies.capture(response)
-    stored = ledger.finish(execution.claimed, operation.candidate, reply, using=using)
+    with writing(using):
+        stored = ledger.finish(execution.claimed, operation.candidate, reply, using=using)
     return Done(response, stored)
 
 

@@ -23,6 +23,7 @@ from idempotency.execution import (
     answering,
     claim,
     undoing,
+    writing,
 )
 from idempotency.heartbeat import Heartbeat
 from idempotency.layers import leases, ledger, link, steps
@@ -44,8 +45,13 @@ def attempt(
         if not isinstance(claimed, Claimed):
             return claimed
         execution = Execution(claimed, operation.candidate, using)
-        with beating(execution), entered(execution):
-            done = _run(operation, execution, handler, on_error, log)
+        try:
+            with beating(execution), entered(execution):
+                done = _run(operation, execution, handler, on_error, log)
+        except BaseException:
+            if execution.work is None:  # the handler was not entered
+                _leave(execution, certain=True)
+            raise
     if done.stored is not None:
         log.record(events.EXECUTED)
     return done
@@ -84,12 +90,15 @@ def _run(
     except LeaseLost:
         raise
     except Exception as error:
+        if execution.work is None:
+            raise
         if not operation.terms.remember_errors:
             _leave(execution, certain=is_refusal(error))
             raise
         return _handle_error(operation, execution, error, on_error, log)
     except BaseException:  # the process is told to go
-        _leave(execution, certain=False)
+        if execution.work is not None:
+            _leave(execution, certain=False)
         raise
     if why is None:
         return done
@@ -120,8 +129,9 @@ def _handle_error(
 
 
 def _finish(execution: Execution, response: HttpResponseBase) -> StoredReply:
-    reply = replies.capture(response)
-    return ledger.finish(execution.claimed, execution.candidate, reply, using=execution.using)
+    reply, using = replies.capture(response), execution.using
+    with writing(using):
+        return ledger.finish(execution.claimed, execution.candidate, reply, using=using)
 
 
 #: What is told of a key that is left without a reply, and not free.

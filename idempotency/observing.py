@@ -50,9 +50,11 @@ def observe(operation: Operation, handler: Handler, log: events.Reporter) -> Htt
         return _observe_committed(operation, handler, log)
     using = operation.using
     with (
+        execution.answering(using, log) as began,
         running(operation.identity.key, operation.identity.scope_digest),
         transaction.atomic(using=using, durable=True),
     ):
+        began()
         verdict = ledger.claim(operation.candidate, using=using)
         # A duplicate has no claim, and yet may ask for its attempt.
         claimed = verdict if isinstance(verdict, Claimed) else Claimed(0, 1)

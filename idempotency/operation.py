@@ -11,7 +11,7 @@ from django.utils.functional import cached_property
 from idempotency import events
 from idempotency.conf import conf, seconds
 from idempotency.exceptions import IdempotencyError, KeyReused
-from idempotency.fingerprint import Fingerprint, Payload, payload
+from idempotency.fingerprint import Fingerprint, Mismatch, Payload, payload
 from idempotency.identity import header_name, identify, parent_of, read_key
 from idempotency.keys import SCOPE_HEADER
 from idempotency.outcomes import Candidate, Identity
@@ -54,10 +54,13 @@ class Operation:
         """The same, asked for under another key."""
         return replace(self, identity=replace(self.identity, key=key))
 
+    def mismatch(self, fingerprint: Fingerprint) -> Mismatch | None:
+        """How this request differs from another one, beyond what its policy forgives."""
+        return self.payload.mismatch(fingerprint, forgive_body=self.terms.forgives_body)
+
     def refuse_mismatch(self, fingerprint: Fingerprint) -> None:
         """Raises KeyReused where the key stands for another request than this one."""
-        forgive = self.terms.forgives_body
-        mismatch = self.payload.mismatch(fingerprint, forgive_body=forgive)
+        mismatch = self.mismatch(fingerprint)
         if mismatch is not None:
             raise KeyReused(
                 status=conf.IDEMPOTENCY_MISMATCH_STATUS, mismatched_fields=mismatch.fields

@@ -75,9 +75,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Somebody else holds the lock; the fingerprint is theirs, where their token tells it."""
+    """Somebody else holds the lock, by this token; the fingerprint is theirs, where it tells it."""
 
     fingerprint: Fingerprint | None
+    token: bytes
 
 
 @dataclass(frozen=True, slots=True)

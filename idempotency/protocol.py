@@ -23,7 +23,8 @@ from idempotency.exceptions import (
     ReplyNotKept,
 )
 from idempotency.execution import RETRY_AFTER, Done, ErrorHandler, Handler
-from idempotency.layers import jobs, link, lock
+from idempotency.fingerprint import Fingerprint
+from idempotency.layers import link, lock
 from idempotency.observing import observe
 from idempotency.operation import Operation
 from idempotency.outcomes import (
@@ -33,7 +34,6 @@ from idempotency.outcomes import (
     Finished,
     Held,
     InFlight,
-    JobView,
     Off,
     StoredReply,
 )
@@ -92,66 +92,82 @@ def _enforce(
     view = lock.enter(operation.identity, operation.payload.fingerprint)
     publish: StoredReply | None = None
     answer: HttpResponseBase | None = None
-    waits = operation.terms.in_flight == "wait"
     uncertain = 0
+
+    def stand_up() -> HttpResponseBase:
+        # No longer waiting: the place in the crowd is another's, and the lock is not its holder's.
+        nonlocal view
+        waiter.leave()
+        view = _inherited(operation, view)
+        return handler()
+
     with Waiter(operation.terms.wait_timeout) as waiter:
-        handle = partial(_stand_up, waiter, handler)
         try:
             while True:
                 if isinstance(view, StoredReply):
                     return _replay(operation, view, "cache", waiter, log)
-                _refuse_other_request(operation, view)
-                # A holder that was just met is most likely alive: wait first, then look.
-                just_met = isinstance(view, Busy) and waits and not waiter.waited
-                if not (just_met and waiter.may_wait()):
-                    match attempt(operation, handle, on_error, log):
+                if not _waits_first(operation, view, waiter):
+                    match attempt(operation, stand_up, on_error, log):
                         case Done(response, stored):
                             publish, answer = stored, response
                             return response
                         case Finished(stored):
-                            publish = stored
                             _report_caught(operation, view, log)
+                            publish, view = stored, _inherited(operation, view)
                             answer = _replay(operation, stored, "ledger", waiter, log)
                             return answer
                         case Expired():
                             raise KeyExpired
-                        case Attached(record_id, _, job):
-                            return _attach(operation, record_id, job, log)
+                        case Attached(job=job):
+                            assert job is not None  # noqa: S101 - attempt has seen to it
+                            log.record(events.ATTACHED)
+                            return provisional_reply(job, RETRY_AFTER)
                         case InFlight(certain):
                             _report_caught(operation, view, log)
                         case unknown:
                             assert_never(unknown)
                     if not certain and uncertain < UNCERTAIN_CLAIMS:
                         uncertain += 1
-                    elif not (waits and waiter.may_wait()):
-                        raise InProgress(retry_after=RETRY_AFTER)
+                    else:
+                        _refuse_or_wait(operation, view, waiter)
                 view = _next_view(operation, view, waiter)
         finally:
             if isinstance(view, Held | Off):
                 _leave(operation, view, publish, answer, after)
 
 
-def _attach(
-    operation: Operation, record_id: int, job: JobView | None, log: events.Reporter
-) -> HttpResponseBase:
-    """How far the job is that stands for the key."""
-    view = job or jobs.of_record(record_id, using=operation.using)
-    if view is None:
-        raise AssertionError(f"record {record_id} stands for a job that is not there")
-    log.record(events.ATTACHED)
-    return provisional_reply(view, RETRY_AFTER)
+def _waits_first(operation: Operation, view: lock.View, waiter: Waiter) -> bool:
+    """Whether to wait before the ledger is asked: a holder that was just met is most likely alive.
+
+    Not for another request's: that is refused, or may run, as soon as the ledger knows more.
+    """
+    if not isinstance(view, Busy) or waiter.waited or _other_holder(operation, view) is not None:
+        return False
+    return operation.terms.in_flight == "wait" and waiter.may_wait()
 
 
-def _stand_up(waiter: Waiter, handler: Handler) -> HttpResponseBase:
-    """The handler, by a request that no longer waits: its place in the crowd is another's."""
-    waiter.leave()
-    return handler()
+def _refuse_or_wait(operation: Operation, view: lock.View, waiter: Waiter) -> None:
+    """Somebody is on the key: raises KeyReused where the lock tells that it is another request,
+    and InProgress where there is no waiting."""
+    other = _other_holder(operation, view)
+    if other is not None:
+        operation.refuse_mismatch(other)
+    if operation.terms.in_flight != "wait" or not waiter.may_wait():
+        raise InProgress(retry_after=RETRY_AFTER)
 
 
-def _refuse_other_request(operation: Operation, view: lock.View) -> None:
-    """Raises KeyReused where the lock tells that its holder is another request."""
-    if isinstance(view, Busy) and view.fingerprint is not None:
-        operation.refuse_mismatch(view.fingerprint)
+def _other_holder(operation: Operation, view: lock.View) -> Fingerprint | None:
+    """The fingerprint of the lock's holder, where that is another request. It may be dead, or
+    have no claim, so this refuses nobody unless the ledger says that the key is taken."""
+    holder = view.fingerprint if isinstance(view, Busy) else None
+    return holder if holder is not None and operation.mismatch(holder) else None
+
+
+def _inherited(operation: Operation, view: lock.View) -> lock.View:
+    """The lock, where the ledger has told that its holder does not have the key."""
+    if isinstance(view, Busy):
+        return lock.inherit(operation.identity, view, operation.payload.fingerprint)
+    return view
 
 
 def _next_view(operation: Operation, view: lock.View, waiter: Waiter) -> lock.View:

@@ -74,7 +74,9 @@ def recover(
     batches = 0
     while True:
         with transaction.atomic(using=alias, durable=True):
-            overdue = leases.due(batch_size, using=alias)
+            # What was overdue at the start: a broker that hangs for longer than a lease would have
+            # what it did not take come up again and again.
+            overdue = leases.due(batch_size, ago=time.monotonic() - started, using=alias)
             counted.update(_recover_batch(overdue, publish, alias))
         batches += 1
         if len(overdue) < batch_size:

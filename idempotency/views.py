@@ -214,7 +214,7 @@ def _body(request: Request) -> Any:
     raw, parsers = request._request, request.parsers or []
     if (
         raw.META.get("CONTENT_TYPE") == "application/json"
-        and raw.META.get("CONTENT_LENGTH", "").isdigit()
+        and raw.META.get("CONTENT_LENGTH", "").isdecimal()
         and int(raw.META["CONTENT_LENGTH"]) <= SMALL_BODY
         and type(next(iter(parsers), None)) is JSONParser
         and not hasattr(raw, "_post")  # a middleware has parsed it

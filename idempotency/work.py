@@ -54,6 +54,8 @@ class Work:
         #: The steps of this attempt so far, in their order.
         self._names: dict[str, None] = {}
         self._hooks = 0
+        #: Whether the end of the execution is written: nobody can take over from there on.
+        self.settled = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -96,7 +98,9 @@ class Work:
         with self._own(), ExitStack() as stack:
             if self._outer is None:
                 stack.enter_context(self._transaction())
-            return finish()
+            result = finish()
+            self.settled = True
+            return result
 
     def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The result of a step, run now or by an earlier attempt; see `idempotency.jobs.step`."""

@@ -80,7 +80,7 @@ def run(job_id: UUID, find: Finder, *, using: str) -> None:
     log.record(events.JOB_STARTED)
     execution = Execution(begun.claimed, begun.candidate, using, job=begun)
     try:
-        with beating(execution), entered(execution):
+        with entered(execution):
             _run(begun, execution, find, log)
     except LeaseLost:
         log.record(events.LEASE_LOST)
@@ -88,14 +88,17 @@ def run(job_id: UUID, find: Finder, *, using: str) -> None:
         logger.warning("idempotency job %s was lost in its attempt", job_id, exc_info=True)
 
 
-def give_up(begun: JobRun, pause: float, ending: JobEnding, *, using: str) -> str:
+def give_up(
+    begun: JobRun, pause: float, ending: JobEnding, *, certain: bool = False, using: str
+) -> str:
     """An attempt has ended without an end of the job: what its policy and the attempts it has had
-    make of that. `pause` in seconds, until its message is sent again; `ending`: if it is the last.
+    make of that. `pause` in seconds, until its message is sent again; `ending`: if it is the last;
+    `certain`: that it has done nothing.
 
     Gives the event to report. Raises LeaseLost.
     """
     with transaction.atomic(using=using):
-        if begun.candidate.holds:
+        if begun.candidate.holds and not certain:
             _hold(begun, ending, using)
             return events.OUTCOME_UNKNOWN
         if begun.attempts >= jobs.MAX_ATTEMPTS:
@@ -114,7 +117,8 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
         function = find(begun.order.task)
         if function is None:
             raise JobFailed("This service no longer knows how to do that.", code="job_task_unknown")
-        with Work(begun.claimed, begun.candidate, using=using) as work:
+        work = Work(begun.claimed, begun.candidate, using=using)
+        with beating(execution), work:
             execution.work = work
             returned = function(**decode(begun.order.arguments))
             if link.doomed(using=using):  # first, since no statement would pass any more
@@ -128,16 +132,24 @@ def _run(begun: JobRun, execution: Execution, find: Finder, log: events.Reporter
         if link.unreachable(error, using=using, before=before):
             raise
         link.mend(using=using)
-        if isinstance(error, TryAgain | OperationalError | InterfaceError):
+        untouched = _is_untouched(execution, error)
+        if untouched or isinstance(error, TryAgain | OperationalError | InterfaceError):
             # Deadlocks, restarts: not the task's fault, so it has another attempt.
-            log.record(give_up(begun, lease, _failure(execution, error), using=using))
+            ending = _failure(execution, error)
+            log.record(give_up(begun, lease, ending, certain=untouched, using=using))
         else:
             _fail(begun, execution, error, log)
     except BaseException as error:  # the worker is told to go: its next one may begin at once
         with suppress(LeaseLost, DatabaseError, InterfaceError):
             link.mend(using=using)
-            log.record(give_up(begun, 0.0, _failure(execution, error), using=using))
+            ending, untouched = _failure(execution, error), _is_untouched(execution, error)
+            log.record(give_up(begun, 0.0, ending, certain=untouched, using=using))
         raise
+
+
+def _is_untouched(execution: Execution, error: BaseException) -> bool:
+    """Whether the task was not even entered, and not because there is none."""
+    return execution.work is None and not isinstance(error, JobFailed)
 
 
 def _succeed(execution: Execution, begun: JobRun, returned: Any) -> None:

@@ -107,6 +107,24 @@ MUTANTS: Final = (
         (f"{_ABANDONED}::test_hold_frees_the_key_only_where_the_handler_says_no",),
     ),
     Mutant(
+        "unknown-is-no-refusal",
+        "A child service that may have done its part is asked again under hold.",
+        (Edit("idempotency/exceptions.py", "if isinstance(error, Unavailable):", "if False:"),),
+        (f"{_ABANDONED}::test_hold_frees_the_key_only_where_the_handler_says_no",),
+    ),
+    Mutant(
+        "own-end-is-no-loss",
+        "Work that is committed is reported as lost, and its client told to send it again.",
+        (
+            Edit(
+                "idempotency/current.py",
+                "if self.work is not None and self.work.settled:",
+                "if False:",
+            ),
+        ),
+        ("tests/protocol/test_leased.py::test_a_hook_knows_the_token_however_long_it_takes",),
+    ),
+    Mutant(
         "hold-after-a-death",
         "What a dead owner may have done is done again without a human's word.",
         (

@@ -93,11 +93,17 @@ MUTANTS: Final = (
         (
             Edit(
                 _LEASES,
-                "state__in=UNSETTLED, lease_until__lte=ServerNow())",
+                "state__in=UNSETTLED, lease_until__lte=after(-ago))",
                 "state__in=UNSETTLED)",
             ),
         ),
         (f"{_SWEEP}::TestJobs::test_what_may_be_alive_is_not_touched",),
+    ),
+    Mutant(
+        "sweep-ends",
+        "While a broker hangs, a sweep takes the same jobs again and again, and reaches no other.",
+        (Edit(_LEASES, "lease_until__lte=after(-ago)", "lease_until__lte=after(0)"),),
+        (f"{_SWEEP}::TestJobs::test_a_broker_that_hangs_does_not_keep_it_for_ever",),
     ),
     Mutant(
         "sweep-raises-the-token",

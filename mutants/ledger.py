@@ -183,7 +183,7 @@ MUTANTS: Final = (
             ),
             Edit(
                 _LEASES,
-                "state__in=UNSETTLED, lease_until__lte=ServerNow())",
+                "state__in=UNSETTLED, lease_until__lte=after(-ago))",
                 "state__in=UNSETTLED, lease_until__lte="
                 "datetime.datetime.fromtimestamp(time.time(), datetime.UTC))",
             ),

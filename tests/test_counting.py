@@ -115,6 +115,20 @@ def test_what_could_not_be_added_is_kept(counted, monkeypatch):
     assert HourlyCount.objects.values_list("count", "seconds").get() == (2, 2.0)
 
 
+def test_where_no_thread_can_start_the_next_event_tries_again(counted, monkeypatch):
+    def exhausted(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(threading.Thread, "start", exhausted)
+        with pytest.raises(RuntimeError, match="thread"):
+            counting.count(Event(events.EXECUTED))
+    counting.count(Event(events.EXECUTED))
+    assert counting._tally._timer.is_alive()
+    counting.flush()
+    assert total(events.EXECUTED) == 2
+
+
 def test_kinds_are_bounded_and_none_is_lost(counted, monkeypatch):
     monkeypatch.setattr(counting, "MAX_KINDS", 3)
     for number in range(10):

@@ -10,13 +10,26 @@ from django_redis.client import DefaultClient, SentinelClient
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from idempotency.layers.breaker import Breaker
 
 #: Seconds, where the project's cache has no socket time-outs: a request must not hang on Redis.
 SOCKET_TIMEOUT = 0.5
+
+#: What a server that is away, or a stream out of step, has redis-py raise. No more: whoever is told
+#: to stop is told by an exception too, as Celery's soft time limit does.
+BROKEN = (
+    RedisError,
+    OSError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 class Script:

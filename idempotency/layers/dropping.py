@@ -6,7 +6,7 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from idempotency import events
 from idempotency.layers import cache as entries
-from idempotency.layers.connection import server
+from idempotency.layers.connection import BROKEN, server
 from idempotency.outcomes import Identity
 
 
@@ -32,7 +32,7 @@ def drop_many(identities: Collection[Identity]) -> bool:
             for base in bases:
                 pipeline.unlink(f"{base}:reply", f"{base}:lock")
             pipeline.execute()
-    except Exception as error:
+    except BROKEN as error:
         found.breaker.failed()
         events.record(events.Event(events.CACHE_UNAVAILABLE, detail=type(error).__name__))
         return False

@@ -66,12 +66,6 @@ def pending(identity: Identity) -> Attached | None:
     return None
 
 
-def of_record(record_id: int, *, using: str) -> JobView | None:
-    """The job behind a record."""
-    job = Job.objects.using(using).only(*SHOWN).filter(record=record_id).first()
-    return None if job is None else view_of(job)
-
-
 def view_of(job: Job) -> JobView:
     """What its document shows of a job; encrypted still, where no key opens it."""
     view = JobView(*(getattr(job, name) for name in SHOWN))

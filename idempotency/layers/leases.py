@@ -129,8 +129,9 @@ class Overdue:
     operation: str
 
 
-def due(limit: int, *, using: str) -> list[Overdue]:
-    """Unsettled records whose lease is over, locked for this transaction; others' are skipped.
+def due(limit: int, *, ago: float = 0.0, using: str) -> list[Overdue]:
+    """Unsettled records whose lease was over `ago` seconds ago, locked for this transaction;
+    others' are skipped.
 
     Nothing unsettled has a `purge_at`, so the index idempotency_purge_at finds them, however many
     settled records there are.
@@ -138,7 +139,7 @@ def due(limit: int, *, using: str) -> list[Overdue]:
     skips = connections[using].features.has_select_for_update_skip_locked
     found = (
         IdempotencyRecord.objects.using(using)
-        .filter(purge_at=None, state__in=UNSETTLED, lease_until__lte=ServerNow())
+        .filter(purge_at=None, state__in=UNSETTLED, lease_until__lte=after(-ago))
         .order_by("id")
         .select_for_update(skip_locked=skips)
     )

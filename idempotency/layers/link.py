@@ -1,10 +1,15 @@
 """What a link to a database tells: whether it is still there, and how its transaction stands."""
 
+from typing import Final
+
 from django.db import InterfaceError, InternalError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 #: MySQL's codes for "no connection": refused, unreachable, gone away, lost, closed while idle.
 _LOST = frozenset({2002, 2003, 2006, 2013, 4031})
+#: MySQL's and MariaDB's codes for "not now": read-only, a lock's time-out, a deadlock, a statement
+#: that took too long or was ended by an operator. Their other OperationalErrors say "never".
+_NOT_NOW: Final = frozenset({1290, 1792, 1836, 1205, 1213, 1317, 1969, 3024})
 #: SQLSTATE serialization_failure, for which PostgreSQL asks that the transaction be tried again.
 _SERIALIZATION_FAILURE = "40001"
 #: libpq's PQTRANS_INERROR, in both psycopgs.
@@ -32,6 +37,16 @@ def unreachable(error: BaseException, *, using: str, before: object = None) -> b
         return True
     replaced = before is not None and raw is not before
     return raw is None or replaced or bool(getattr(raw, "closed", False))
+
+
+def is_not_now(error: BaseException, *, using: str) -> bool:
+    """Whether a statement that is right was refused for the moment: by a standby that is not yet
+    promoted, by a time-out behind an operator's lock. Only of our own statements."""
+    vendor = connections[using].vendor
+    if vendor == "mysql":
+        return isinstance(error, OperationalError) and error.args[0] in _NOT_NOW
+    refused = isinstance(error, OperationalError | InternalError)
+    return vendor == "postgresql" and refused and not is_serialization_failure(error)
 
 
 def is_serialization_failure(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ from idempotency import events
 from idempotency.conf import conf, seconds
 from idempotency.fingerprint import DIGEST_SIZE, Fingerprint, is_signed, sign
 from idempotency.layers import cache as entries
-from idempotency.layers.connection import Script, Server, server
+from idempotency.layers.connection import BROKEN, Script, Server, server
 from idempotency.outcomes import Busy, Held, Identity, Off, StoredReply
 
 View = StoredReply | Held | Busy | Off
@@ -42,13 +42,21 @@ return 1
 """)
 
 # KEYS: entry, lock, wake-up. ARGV: token, entry or '', its milliseconds.
-# No token, no publish: a stopped process that resumes must not overwrite a newer reply.
+# No token, no publish: a stopped process that resumes must not overwrite a newer reply. The lock
+# goes first, for a server that is full may refuse the rest.
 _LEAVE = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 redis.call('DEL', KEYS[2], KEYS[3])
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 redis.call('RPUSH', KEYS[3], '1')
 redis.call('PEXPIRE', KEYS[3], 1000)
+return 1
+""")
+
+# KEYS: as above. ARGV: the token that goes, the one that comes, its milliseconds.
+_INHERIT = Script("""
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
@@ -75,7 +83,7 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
         return _local_reply(cache, identity) or Off()
     keys = _names(cache, identity)
     token = _token(keys[1], fingerprint)
-    timeout = _milliseconds(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT))
+    timeout = _timeout()
     for reading in (b"1", b"0"):
         answer = _ask(found, partial(found.run, _ENTER, keys, token, timeout, reading))
         match answer:
@@ -86,13 +94,27 @@ def enter(identity: Identity, fingerprint: Fingerprint) -> View:
                 if reply is not None:
                     return reply
             case [bytes(owner)]:
-                return Busy(_owner(keys[1], owner))
+                return Busy(_owner(keys[1], owner), owner)
             case 1:
                 return Held(token)
             case _:  # not our script's answer: whoever it is, it is no room of ours
                 _report(ValueError("unknown answer"))
                 return Off()
     return Off()
+
+
+def inherit(identity: Identity, left: Busy, fingerprint: Fingerprint) -> Held | Busy:
+    """The lock of a holder that does not have the key, as the ledger knows; or `left`, where the
+    lock has moved on, or was no request's. One round trip. Raises nothing.
+    """
+    cache = entries.backend()
+    found = server(cache)
+    if found is None or left.fingerprint is None:
+        return left
+    keys = _names(cache, identity)
+    token, timeout = _token(keys[1], fingerprint), _timeout()
+    taken = _ask(found, partial(found.run, _INHERIT, keys, left.token, token, timeout))
+    return Held(token) if taken == 1 else left
 
 
 def leave(identity: Identity, view: View, reply: StoredReply | None) -> None:
@@ -157,10 +179,14 @@ def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
         return None
     try:
         answer = call()
-    except (MaxConnectionsError, ResponseError) as error:
-        _report(error)  # a matter of our pool, or of this key: the server is well
+    except MaxConnectionsError as error:  # a matter of our pool
+        _report(error)
         return None
-    except Exception as error:  # a stream out of step raises what redis-py does not name
+    except ResponseError as error:  # of this key, or of what it may: the server is there
+        found.breaker.succeeded()
+        _report(error)
+        return None
+    except BROKEN as error:
         opened = found.breaker.failed()
         _report(error)
         if opened:
@@ -172,6 +198,10 @@ def _ask(found: Server, call: Callable[[], Result]) -> Result | None:
 
 def _report(error: Exception) -> None:
     events.record(events.Event(events.CACHE_UNAVAILABLE, detail=type(error).__name__))
+
+
+def _timeout() -> bytes:
+    return _milliseconds(seconds(conf.IDEMPOTENCY_LOCK_TIMEOUT))
 
 
 def _milliseconds(duration: float) -> bytes:

@@ -15,7 +15,7 @@ def test_seed_and_length_say_it_all() -> None:
 
 
 def test_every_fault_has_its_turn() -> None:
-    assert {fault.kind for fault in plan(7, 30).faults} == set(FAULTS)
+    assert {fault.kind for fault in plan(7, 40).faults} == set(FAULTS)
 
 
 def test_a_key_stands_for_one_errand_of_a_caller_and_callers_share_keys() -> None:

@@ -10,11 +10,13 @@ from rest_framework import serializers
 from rest_framework.exceptions import NotFound, ValidationError
 
 from idempotency.exceptions import OutcomeUnknown
+from idempotency.heartbeat import Heartbeat
 from idempotency.jobs import (
     JobFailed,
     JobResult,
 )
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
+from idempotency.work import Work
 from tests.app.models import Booking, Ticket
 from tests.jobs import (
     Stop,
@@ -263,6 +265,21 @@ class TestHold:
         run(started["id"])
         assert self.outcome(held) == outcome
         assert booked() == ({"Ada": 1} if outcome == "succeeded" else {})
+
+    @pytest.mark.parametrize("failing", [Heartbeat, Work], ids=["heartbeat", "transaction"])
+    def test_what_fails_before_the_task_has_left_nothing_unknown(
+        self, held, messages, monkeypatch, failing
+    ):
+        """A host without threads, for one: the next attempt does it."""
+        started = document(held(doing(book)))
+        with monkeypatch.context() as broken:
+            broken.setattr(failing, "__enter__", lambda self: fail(RuntimeError))
+            messages.deliver()
+        assert self.outcome(held) == "queued"
+        lapse()
+        assert sweep().resent == 1
+        run(started["id"])
+        assert (self.outcome(held), booked()) == ("succeeded", {"Ada": 1})
 
     def test_a_worker_that_is_told_to_go_leaves_it_unknown(self, held, messages):
         held(doing(lambda: fail(Stop)))

@@ -1,5 +1,6 @@
 """The sweep: what nobody is at work on any more goes on, each once, and nothing else is touched."""
 
+import time
 from functools import partial
 
 import pytest
@@ -115,6 +116,23 @@ class TestJobs:
             lapse()
             assert found(recovery.recover(refuse)) == {"resent": 1}
             assert leased_for().total_seconds() == pytest.approx(10, abs=5)
+
+    def test_a_broker_that_hangs_does_not_keep_it_for_ever(self, start):
+        """Each batch takes longer than a lease: all have their turn, and each has one."""
+        names = [f"Ada {number}" for number in range(5)]
+        started = [start(name) for name in names]
+        lapse(lease=0.2)
+        asked = []
+
+        def hang(job_id, task, *, using):
+            asked.append(str(job_id))
+            if len(asked) > len(started):
+                pytest.fail("it begins again")
+            time.sleep(0.15)
+            return False
+
+        assert found(recovery.recover(hang, batch_size=2)) == {"resent": 5}
+        assert asked == started
 
     def test_one_that_is_lost_with_every_worker_fails(self, start, messages, ask):
         start()

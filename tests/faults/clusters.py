@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 
@@ -55,12 +54,6 @@ def empty(url: str) -> None:
     """Take away what a test has left."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("TRUNCATE testapp_booking, idempotency_record CASCADE")
-
-
-def through(url: str, port: int) -> str:
-    """The same database by way of a relay on this port."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{parts.username}@{LOOPBACK}:{port}").geturl()
 
 
 def bookings(url: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from django.core.cache import caches
@@ -59,6 +59,24 @@ def test_an_answer_out_of_step_is_a_room_that_is_off(ask, bookings, liar, answer
     again = ask(book)
     assert (first.status_code, again.content) == (201, first.content)
     assert bookings() == 1
+
+
+def test_one_that_hangs_is_asked_once(ask, settings):
+    """redis-py's own retries would turn one time-out into many, and try to connect each time."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        configured = dict(settings.CACHES["default"])
+        configured["LOCATION"] = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        configured["OPTIONS"] = configured["OPTIONS"] | {"SOCKET_TIMEOUT": 0.05}
+        settings.CACHES = {"default": configured}
+        ask(book)
+        listener.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                asked.append(listener.accept()[0])
+    for connection in asked:
+        connection.close()
+    assert len(asked) == 1
 
 
 def test_a_full_pool_of_ours_is_no_fault_of_the_server(ask, settings, redis_db, bookings):

@@ -8,15 +8,15 @@ import requests
 from django.db import OperationalError, connection
 from django.http import HttpResponse
 
+from chaos.commits import CommitRelay, through
 from enrollment_demo.demo.relay import Relay
 from enrollment_demo.servers import Postgres
 from idempotency.exceptions import Unavailable
 from idempotency.models import IdempotencyRecord
 from tests.aftermath import Call, violations
 from tests.app.models import Booking
-from tests.concurrent import PATIENCE, Crew, until
-from tests.faults.clusters import Standby, bookings, empty, migrate, through
-from tests.faults.commits import CommitRelay
+from tests.concurrent import PATIENCE, Crew, open_transaction, until
+from tests.faults.clusters import Standby, bookings, empty, migrate
 from tests.protocol.conftest import ask  # noqa: F401 - a fixture
 from tests.served.site import served
 
@@ -122,6 +122,60 @@ def test_a_serialization_failure_says_so_and_frees_the_key(ask):  # noqa: F811 -
     met.abort()
     assert "Idempotent-Replayed" not in ask(skewed, key=victim)
     assert Booking.objects.count() == 2
+
+
+STANDBY = {
+    "postgresql": "SET default_transaction_read_only = on",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+}
+
+
+@pytest.mark.vendors("postgresql", "mysql")
+@pytest.mark.parametrize("execution", ["atomic", "leased", "job"])
+def test_a_standby_that_is_not_promoted_yet_is_unavailable(ask, execution):  # noqa: F811
+    def asked(handler):
+        with connection.cursor() as cursor:
+            cursor.execute(STANDBY[connection.vendor])
+        return ask(handler, execution=execution)
+
+    with Crew(1) as crew:
+        error = crew.start(asked, None).exception(PATIENCE)
+    assert isinstance(error, Unavailable)
+    assert error.wait >= 1
+
+
+@pytest.mark.vendors("postgresql")
+@pytest.mark.parametrize("execution", ["atomic", "leased"])
+def test_a_claim_that_waits_too_long_for_a_migration_is_unavailable(ask, execution):  # noqa: F811
+    def locked():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE idempotency_record IN ACCESS EXCLUSIVE MODE")
+
+    def asked(handler):
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = '50ms'")
+        return ask(handler, execution=execution)
+
+    with open_transaction(locked), Crew(1) as crew:
+        assert isinstance(crew.start(asked, None).exception(PATIENCE), Unavailable)
+
+
+@pytest.mark.vendors("postgresql")
+@pytest.mark.parametrize("execution", ["atomic", "leased"])
+def test_a_finish_that_is_not_taken_is_unavailable_and_frees_the_key(ask, execution):  # noqa: F811
+    def book():
+        return HttpResponse(f"{Booking.objects.create(name='done').pk}", status=201)
+
+    def demoted():
+        response = book()
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+        return response
+
+    with pytest.raises(Unavailable):
+        ask(demoted, execution=execution)
+    assert "Idempotent-Replayed" not in ask(book, execution=execution)
+    assert Booking.objects.count() == 1
 
 
 def drive(site, strike):

@@ -137,23 +137,40 @@ class TestKilled:
 
 
 class TestSuspended:
+    @pytest.mark.parametrize("gate", ["before", "effects"])
     def test_past_its_lease_it_is_taken_over_and_changes_nothing_when_it_wakes(
-        self, start, gates, log
+        self, start, gates, log, gate
     ):
         with worker(log) as celery:
-            gates.close("effects")
+            gates.close(gate)
             job = start(tasks.book, name="Ada")
-            zombie = gates.reached("effects")
+            zombie = gates.reached(gate)
             celery.suspend(zombie)
             assert one_sweep().requeued == 1
             assert ended(job) == [JobStatus.SUCCEEDED]
             told, seats = job.ask().content, Booking.objects.get().seats
-            gates.open("effects")
+            gates.open(gate)
             celery.resume(zombie)
             until(lambda: "idempotency lease_lost" in log.read_text())
         assert job.ask().content == told
         assert (booked(), Booking.objects.get().seats) == ({"Ada": 1}, seats)
         assert job.told()["attempts"] == 2
+
+    def test_at_the_acknowledgement_its_job_has_ended(self, start, gates, log):
+        """Whatever comes meanwhile, another delivery or a sweep, and when it goes on."""
+        with worker(log) as celery:
+            gates.close("acknowledgement")
+            job = start(tasks.book, name="Ada")
+            stopped = gates.reached("acknowledgement")
+            celery.suspend(stopped)
+            told = job.ask().content
+            elsewhere(run, job.id)
+            assert sweep().requeued == sweep().resent == 0
+            gates.open("acknowledgement")
+            celery.resume(stopped)
+        assert job.ask().content == told
+        assert (booked(), job.told()["attempts"]) == ({"Ada": 1}, 1)
+        assert job.status == JobStatus.SUCCEEDED
 
     def test_in_the_middle_of_the_commit_it_has_the_last_word(self, start, gates, log):
         """Its rows are locked: neither a sweep nor another delivery waits for them, or runs it."""

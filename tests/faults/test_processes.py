@@ -1,13 +1,17 @@
 """Atomic requests whose process is killed, suspended or recycled: real signals, real servers."""
 
+import os
 import time
 from collections import Counter
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import requests
 from django.db.models import Count
 
+from enrollment_demo.demo.relay import Fault, Relay
+from idempotency.layers import breaker
 from idempotency.models import IdempotencyRecord
 from tests.aftermath import Call, violations
 from tests.app.models import Booking
@@ -22,7 +26,7 @@ pytestmark = [
 #: With more threads, gunicorn would take gthread workers all the same.
 SYNC = ("--worker-class", "sync", "--threads", "1")
 #: Seconds within which a dead one's key is another's: a look at the ledger, and a busy machine.
-MOMENT = 4
+MOMENT = 2
 #: Seconds of the lock, and of a handler's silence, where a test waits for their end.
 LOCK = 1
 
@@ -65,6 +69,16 @@ def test_a_process_killed_in_its_handler_frees_the_key_at_once(site, gates, gate
         first.result(PATIENCE)
     assert effects() == {"Ada": 1}
     assert site.post("/gated/").content == second.content
+
+
+def test_a_process_killed_in_its_handler_refuses_no_corrected_request(site, gates):
+    """The mistaken one was rolled back; its lock has a minute to live."""
+    gates.close("effects")
+    site.begin("/gated/", name="Eve")
+    kill(gates.reached("effects"))
+    gates.open("effects")
+    until(lambda: site.post("/gated/").status_code == 201)
+    assert effects() == {"Ada": 1}
 
 
 def test_a_process_killed_between_commit_and_publish_has_committed(site, gates, redis_db):
@@ -148,6 +162,39 @@ def test_a_suspended_process_that_had_committed_publishes_nothing_late(hasty, ga
     assert first.result(PATIENCE).status_code == 201
     assert bytes(record.body) == first.result(PATIENCE).content
     assert not list(redis_db.scan_iter("*:reply"))
+
+
+@pytest.mark.vendors("postgresql", "mysql")
+@pytest.mark.parametrize("leader", ["cut off", "connected"])
+def test_a_breaker_open_in_one_process_and_closed_in_another(tmp_path, gates, redis_db, leader):
+    """Between one that knows Redis and one that does not, the ledger is what they share."""
+    location = urlsplit(os.environ["REDIS_URL"])
+    with Relay((location.hostname, location.port), Fault.CUT) as relay:
+        through = location._replace(netloc=f"127.0.0.1:{relay.port}").geturl()
+        alone = ("--workers", "1")
+        with (
+            served(tmp_path / "cut", *alone, environment={"REDIS_URL": through}) as cut,
+            served(tmp_path / "well", *alone) as well,
+        ):
+            for number in range(breaker.FAILURES):
+                cut.post("/bookings/", key=f"unlucky-{number}", name=f"unlucky-{number}")
+            assert cut.counts()["cache_unavailable.breaker_open"] == 1
+            leads, follows = (cut, well) if leader == "cut off" else (well, cut)
+            gates.close("effects")
+            first = leads.begin("/gated/")
+            gates.reached("effects")
+            assert bool(list(redis_db.scan_iter("*:lock"))) is (leads is well)
+            duplicates = [site.begin("/gated/") for site in (follows, follows, leads)]
+            until(lambda: follows.counts().get("constraint_caught", 0) > 0)
+            gates.open("effects")
+            answers = [each.result(PATIENCE) for each in [first, *duplicates]]
+            answers += [site.post("/gated/") for site in (cut, well)]
+            assert "cache_unavailable" not in well.counts()
+    history = [Call("Ada", *told(answer)) for answer in answers]
+    assert {call.status for call in history} == {201}
+    assert violations(history, {"Ada": effects()["Ada"]}) == []
+    assert len(list(redis_db.scan_iter("*:reply"))) == 1
+    assert not list(redis_db.scan_iter("*:lock"))
 
 
 SERVERS = {

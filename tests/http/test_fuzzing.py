@@ -3,16 +3,20 @@
 import json
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
 from django.test import Client
-from django.urls import path
+from django.urls import include, path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rest_framework import parsers
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from idempotency.decorators import idempotent_view
 from idempotency.models import IdempotencyRecord
 from idempotency.views import IdempotencyMixin
 from tests.app.models import Booking
@@ -31,7 +35,17 @@ class Files(Bookings):
     parser_classes = (parsers.FileUploadParser,)
 
 
-urlpatterns = [path("bookings/", Bookings.as_view()), path("files/", Files.as_view())]
+@idempotent_view(operation="plain")
+def plain(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(f"{Booking.objects.create(name='plain').pk}", status=201)
+
+
+urlpatterns = [
+    path("bookings/", Bookings.as_view()),
+    path("files/", Files.as_view()),
+    path("plain/", plain),
+    path("idempotency/", include("idempotency.urls")),
+]
 pytestmark = [
     pytest.mark.urls(__name__),
     pytest.mark.django_db,
@@ -78,6 +92,7 @@ PIECES = st.lists(
     ),
     max_size=10,
 ).map(b"".join)
+BODIES = st.binary(max_size=100) | PIECES | VALUES.map(lambda value: json.dumps(value).encode())
 TYPES = st.sampled_from(
     [
         *(JSON, f"{JSON}; charset=utf-16", f"{JSON}; charset=hex", f"{JSON};charset=zlib"),
@@ -168,6 +183,45 @@ def test_any_file(body: bytes, disposition: str) -> None:
 def test_any_json_cut_anywhere(value: Any, data: st.DataObject) -> None:
     whole = json.dumps(value).encode()
     ask_twice(next(keys), whole[: data.draw(st.integers(0, len(whole)))], JSON)
+
+
+@fuzzed
+@given(st.binary(max_size=200) | PIECES, TYPES)
+def test_any_body_to_a_plain_view(body: bytes, content_type: str) -> None:
+    ask_twice(next(keys), body, content_type, to="/plain/")
+
+
+@pytest.mark.parametrize("to", ["/bookings/", "/plain/"])
+@fuzzed
+@given(one=BODIES, other=BODIES, content_type=TYPES)
+@example(one=b'{"\\ud800": 1}', other=b'{"\\ud800": 2}', content_type=JSON)
+def test_any_two_bodies_under_one_key(to: str, one: bytes, other: bytes, content_type: str) -> None:
+    """The second is the first, or refused; the fields that are named can be told."""
+    key = next(keys)
+    bookings, _ = written()
+    first = send(key, one, content_type, to=to)
+    second = send(key, other, content_type, to=to)
+    if first.status_code != 201:
+        assert first.status_code in MENDABLE
+    elif second.status_code == 201:
+        assert second.content == first.content
+    elif second.status_code == 409:
+        assert_refused(second, 409, "idempotency_key_reused")
+        assert written()[0] == bookings + 1
+    else:
+        assert second.status_code in MENDABLE
+
+
+@fuzzed
+@given(LATIN | FIELDS | st.text(max_size=300), LATIN, st.sampled_from(["", "1", "é", "\0"]))
+def test_any_look_up(key: str, operation: str, reply: str) -> None:
+    """There is no such key, or the question makes no sense."""
+    user, _ = User.objects.get_or_create(username="ada")
+    client = Client(raise_request_exception=True)
+    client.force_login(user)
+    url = f"/idempotency/keys/{quote(key, safe='')}/"
+    asked = client.get(url, {"operation": operation, "reply": reply})
+    assert asked.status_code in {400, 404}
 
 
 def nested(depth: int) -> bytes:

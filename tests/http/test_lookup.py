@@ -405,7 +405,7 @@ def test_a_job_is_its_document(me, plant_job, status):
     job = plant_job(**({} if status == "queued" else {status: True}))
     response = me.job(job.pk)
     assert response.status_code == 200
-    assert response.json() == document(jobs.of_record(job.record_id, using="default"))
+    assert response.json() == document(jobs.view_of(job))
     assert ("Retry-After" in response) is (status in ("queued", "running"))
 
 

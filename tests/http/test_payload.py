@@ -119,6 +119,14 @@ def test_deeply_nested_json_is_answered_as_without_a_key(redis_db, api):
     assert ask(api, nested).status_code == 201
 
 
+def test_a_field_whose_name_is_no_text_is_named_all_the_same(redis_db, api):
+    """A lone surrogate, which JSON may carry and UTF-8 may not."""
+    ask(api, b'{"\\ud800": 1}')
+    refused = ask(api, b'{"\\ud800": 2}')
+    assert_refused(refused, 409, "idempotency_key_reused")
+    assert refused.json()["mismatched_fields"] == ["\\ud800"]
+
+
 @pytest.mark.parametrize("url", ["/bookings/", "/unread/"])
 def test_malformed_json_leaves_the_key_free(redis_db, api, url):
     """400, as DRF answers it; the corrected request runs under the same key."""

@@ -248,6 +248,18 @@ def test_json_counts_by_value_and_malformed_json_by_its_bytes(redis_db, api):
     assert api.ask("/json/", b'{"name":"x"}', key="k-2", **json_type).status_code == 201
 
 
+def test_json_nested_too_deeply_to_be_compared_counts_by_its_bytes(redis_db, api):
+    """Wherever the stack's end is: a plain view may never have looked into it."""
+    for depth in range(850, 1000):
+        body = b'{"a":' + b"[" * depth + b"1" + b"]" * depth + b"}"
+        asked = [
+            api.ask("/stream/", body, key=f"k-{depth}", content_type="application/json")
+            for _ in range(2)
+        ]
+        assert [answer.content for answer in asked] == [body, body], depth
+        assert replayed(asked[1])
+
+
 def test_any_other_bytes_count_as_they_are_and_stay_readable(redis_db, api):
     binary = {"content_type": "application/octet-stream"}
     assert api.ask("/stream/", b"\x00\xff", **binary).content == b"\x00\xff"

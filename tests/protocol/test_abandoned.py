@@ -1,5 +1,6 @@
 """Leased requests whose process died, or stood still past its lease; held and taken over keys."""
 
+import json
 import threading
 import time
 from threading import Event
@@ -14,7 +15,9 @@ from rest_framework.exceptions import NotFound
 
 from idempotency import exceptions, settlement
 from idempotency.jobs import current_attempt
+from idempotency.keys import child_key
 from idempotency.models import IdempotencyRecord, State
+from tests.app.models import Booking
 from tests.concurrent import PATIENCE, Crew, elsewhere, until
 from tests.leased import (
     EVE,
@@ -34,6 +37,7 @@ from tests.leased import (
 )
 from tests.protocol.test_atomic import Counted
 from tests.protocol.test_crowd import Handler
+from tests.worked.card import card_network
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -247,6 +251,11 @@ HELD = {
     "server error": (lambda: book(503), None, True),
     "ValueError": (failing(ValueError("no")), ValueError, True),
     "read time-out": (failing(requests.ReadTimeout()), requests.ReadTimeout, True),
+    "child's outcome unknown": (
+        failing(exceptions.Unavailable()),
+        exceptions.Unavailable,
+        True,
+    ),
     "told to go": (failing(Stopped()), Stopped, True),
     "rolled back": (marked, None, True),
 }
@@ -269,6 +278,53 @@ def test_hold_frees_the_key_only_where_the_handler_says_no(
         assert bookings() == 0
     else:
         assert leased(book, body=EVE, **HOLD).status_code == 201
+
+
+@pytest.fixture
+def card():
+    with card_network() as card:
+        yield card
+
+
+def charging(card):
+    """A handler that has the card charged under its child key, and books what it is told."""
+
+    def charge():
+        told = requests.post(
+            card.url,
+            headers={"Idempotency-Key": child_key("charge"), "Attempt": str(current_attempt())},
+            timeout=0.2,
+        )
+        return HttpResponse(f"{Booking.objects.create(name='paid').pk}:{told.text}", status=201)
+
+    return charge
+
+
+def test_a_read_that_times_out_after_the_charge_is_settled_by_an_operator(leased, card, bookings):
+    card.answers.clear()
+    with pytest.raises(requests.ReadTimeout):
+        leased(charging(card), **HOLD)
+    card.answers.set()
+    with pytest.raises(exceptions.OutcomeUnknown):
+        leased(charging(card), **HOLD)
+    left = record()
+    assert settlement.it_happened(left.scope, left.key, status=201, body={"charge": 1})
+    assert json.loads(leased(charging(card), **HOLD).content) == {"charge": 1}
+    assert (len(card.asked), len(card.charges), bookings()) == (1, 1, 0)
+
+
+def test_a_read_that_times_out_after_the_charge_is_retried_under_its_child_key(
+    leased, card, bookings
+):
+    """The card network honours it, so the second try is told of the first one's charge."""
+    card.answers.clear()
+    with pytest.raises(requests.ReadTimeout):
+        leased(charging(card))
+    card.answers.set()
+    reply = leased(charging(card))
+    assert (reply.status_code, reply.content.endswith(b":1")) == (201, True)
+    assert (len(card.asked), len(card.charges), bookings()) == (2, 1, 1)
+    assert card.asked[0] < card.asked[1]  # the tokens that were sent along
 
 
 @pytest.mark.vendors("postgresql")

@@ -311,6 +311,16 @@ def test_observe_runs_everything_and_counts(ask, bookings):
     assert counted["observed.idempotency_key_reused"] == 1
 
 
+@pytest.mark.vendors("postgresql")
+def test_observe_tells_of_a_database_that_is_gone_as_ever(ask):
+    def lose_it():
+        elsewhere(terminate, connection.connection.info.backend_pid)
+        return book()
+
+    with pytest.raises(exceptions.Unavailable):
+        ask(lose_it, mode="observe")
+
+
 def test_a_protected_action_refuses_to_run_inside_a_transaction(ask):
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
         ask(book)

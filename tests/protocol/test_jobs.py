@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from idempotency import events, exceptions
 from idempotency.jobs import cancel_job, current_attempt, job, start_job
+from idempotency.layers import jobs
 from idempotency.models import IdempotencyRecord, Job, JobStatus, State
 from tests.app.models import Booking
 from tests.concurrent import Crew, elsewhere
@@ -396,6 +397,30 @@ class TestOtherRequests:
         assert (answer.status_code, document(answer)["id"]) == (202, started)
         messages.deliver()
         assert document(ask(HttpResponse, execution=execution))["status"] == "succeeded"
+
+    def test_one_that_ends_while_it_is_asked_for_is_replied(
+        self, ask, ask_job, messages, monkeypatch
+    ):
+        """Between the ledger's verdict and the look at the job."""
+        ask_job()
+        look = jobs.pending
+
+        def look_late(identity):
+            messages.deliver()
+            return look(identity)
+
+        monkeypatch.setattr(jobs, "pending", look_late)
+        answer = ask(HttpResponse, execution="atomic")
+        assert (answer.status_code, document(answer)["status"]) == (200, "succeeded")
+
+    @pytest.mark.parametrize("execution", ["job", "atomic"])
+    def test_one_whose_row_was_deleted_is_in_progress_until_a_sweep(self, ask, ask_job, execution):
+        ask_job()
+        Job.objects.all().delete()
+        with pytest.raises(exceptions.InProgress):
+            ask(HttpResponse, execution=execution, wait_timeout=0)
+        with pytest.raises(exceptions.KeyReused):
+            ask(HttpResponse, execution=execution, body={"name": "Eve"})
 
     def test_observe_starts_a_job_for_each_and_counts(self, ask_job, messages):
         counted = []

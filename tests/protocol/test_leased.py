@@ -11,9 +11,11 @@ from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from idempotency import exceptions
+from idempotency.heartbeat import Heartbeat
 from idempotency.jobs import current_attempt, step
 from idempotency.keys import child_key, current_key
 from idempotency.models import IdempotencyRecord, State
+from idempotency.work import Work
 from tests.app.models import Booking
 from tests.concurrent import PATIENCE, Crew, elsewhere
 from tests.leased import (
@@ -123,6 +125,43 @@ def test_handler_and_hooks_know_key_and_token(leased):
     assert seen == [("parent", "parent-billing", 1), ("parent", "parent-billing")]
     with pytest.raises(LookupError):
         current_attempt()
+
+
+@servers
+def test_a_hook_knows_the_token_however_long_it_takes(ask, bookings):
+    """By then the heartbeat finds no running record any more: it is our own end that it sees."""
+    seen = []
+
+    def hook():
+        thread = next(t for t in threading.enumerate() if t.name == "idempotency-lease")
+        thread.join(PATIENCE)
+        seen.append(current_attempt())
+
+    def handler():
+        transaction.on_commit(hook)
+        return book()
+
+    assert ask(handler, execution="leased", lease=1).status_code == 201
+    assert (seen, bookings()) == ([1], 1)
+
+
+@servers
+@pytest.mark.parametrize("policy", [{}, HOLD], ids=["retry", "hold"])
+@pytest.mark.parametrize("failing", ["heartbeat", "transaction"])
+def test_what_fails_before_the_handler_leaves_the_key_free(
+    leased, bookings, monkeypatch, policy, failing
+):
+    """Nothing was done, so nothing is unknown, and nobody waits for the end of a lease."""
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as broken:
+        broken.setattr({"heartbeat": Heartbeat, "transaction": Work}[failing], "__enter__", fail)
+        with pytest.raises(RuntimeError, match="thread"):
+            leased(book, **policy)
+    assert record().state == State.RELEASED
+    assert (leased(book, **policy).status_code, bookings()) == (201, 1)
 
 
 # Duplicates of a running one

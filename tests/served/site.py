@@ -30,17 +30,22 @@ class Site:
             timeout=PATIENCE,
         )
 
+    def counts(self):
+        """What one of the processes has counted; the only one, where there is one."""
+        return requests.get(f"{self._origin}/bookings/", timeout=PATIENCE).json()["counts"]
+
     def begin(self, path, **body):
         """A request beside the test: its future, whose response may never come."""
         return self._crew.start(self.post, path, **body)
 
 
 @contextmanager
-def served(tmp_path, *arguments, environment=None):
-    """Two worker processes, unless the arguments say otherwise."""
+def served(tmp_path, *arguments, environment=None, clients=32):
+    """Two worker processes, unless the arguments say otherwise; so many requests at once."""
+    tmp_path.mkdir(exist_ok=True)
     log = tmp_path / "server.log"
     with (
-        Crew(32) as crew,
+        Crew(clients) as crew,
         gunicorn(log, *arguments, workers=2, environment=environment or {}) as origin,
     ):
         yield Site(origin, crew)

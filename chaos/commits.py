@@ -2,12 +2,20 @@
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
+from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
 #: How the server's answer to a COMMIT begins: command complete, then the tag.
 DONE = b"COMMIT\x00"
+
+
+def through(url: str, port: int) -> str:
+    """The same database by way of a relay on this port."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.username}@{LOOPBACK}:{port}").geturl()
 
 
 class CommitRelay:
@@ -33,7 +41,11 @@ class CommitRelay:
         with suppress(OSError):  # closed
             while True:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(self._target)
+                try:
+                    far = socket.create_connection(self._target)
+                except OSError:  # it is being restarted
+                    near.close()
+                    continue
                 for source, sink, passes in (
                     (near, far, self._passes_request),
                     (far, near, self._passes_answer),
@@ -42,7 +54,9 @@ class CommitRelay:
                         target=self._pump, args=(source, sink, passes), daemon=True
                     ).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, passes) -> None:
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, passes: Callable[[bytes], bool]
+    ) -> None:
         with suppress(OSError):
             while (data := source.recv(65536)) and passes(data):
                 sink.sendall(data)
