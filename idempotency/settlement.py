@@ -185,7 +185,7 @@ def _settled(
 
     def tell() -> None:
         events.record(events.Event(events.SETTLED, operation, verdict, identity.digest))
-        dropped = lock.drop(identity)
+        dropped = lock.drop([identity])
         if dropped or on_stale is None or replayed_until is None:
             return
         if replayed_until > timezone.now():

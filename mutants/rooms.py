@@ -55,7 +55,7 @@ MUTANTS: Final = (
     Mutant(
         "dropped-with-its-lock",
         "A reply that an operator took away is published by the leader that was about to.",
-        (Edit(_LOCK, "client.delete(entry, lock)", "client.delete(entry)"),),
+        (Edit(_LOCK, "for name in (entry, lock)]", "for name in (entry,)]"),),
         ("tests/protocol/test_drop.py::test_whoever_has_the_lock_publishes_no_more",),
     ),
     Mutant(

@@ -16,8 +16,7 @@ from django.http import HttpResponse
 from idempotency.attempts import attempt
 from idempotency.identity import MAX_SCOPE, identify, scopes_of
 from idempotency.layers import connection as redis_connection
-from idempotency.layers import erasure
-from idempotency.layers.dropping import drop_many
+from idempotency.layers import erasure, lock
 from idempotency.layers.erasure import Erased, Found, count, erase
 from idempotency.models import IdempotencyRecord, Job, State, Step
 from idempotency.outcomes import Identity
@@ -347,14 +346,14 @@ def test_locks_are_dropped_in_one_round_trip(rooms: Any) -> None:
     before = rooms.info("stats")["total_reads_processed"]
     server.client.ping()  # its connection is there
     between = rooms.info("stats")["total_reads_processed"]
-    assert drop_many(identities)
+    assert lock.drop(identities)
     assert rooms.info("stats")["total_reads_processed"] - between <= between - before
 
 
 def test_a_redis_that_takes_no_writes_is_told(rooms: Any) -> None:
     rooms.config_set("min-replicas-to-write", 1)
     try:
-        assert not drop_many([Identity(MINE, "key")])
+        assert not lock.drop([Identity(MINE, "key")])
     finally:
         rooms.config_set("min-replicas-to-write", 0)
 

@@ -17,9 +17,8 @@ from django.db import connections, transaction
 from django.db.models import Count, Q, QuerySet
 
 from idempotency.identity import scopes_of
-from idempotency.layers import ledger
+from idempotency.layers import ledger, lock
 from idempotency.layers.clock import ServerNow
-from idempotency.layers.dropping import drop_many
 from idempotency.models import IdempotencyRecord, State
 from idempotency.outcomes import Identity
 
@@ -96,7 +95,7 @@ def erase(
         place = (first, "")
         while True:
             batch = _delete(place, last, batch_size, alias)
-            dropped = not batch.identities or drop_many(batch.identities)
+            dropped = lock.drop(batch.identities)
             done = replace(
                 done,
                 deleted=done.deleted + len(batch.identities),

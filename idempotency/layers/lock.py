@@ -8,7 +8,7 @@ orders the crowd.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
@@ -154,23 +154,25 @@ def wait(identity: Identity, limit: float) -> None:
         time.sleep(min(limit, _FAILED_WAIT))
 
 
-def drop(identity: Identity) -> bool:
-    """Take away a key's stored reply, after the commit of an operator's verdict. Raises nothing.
+def drop(identities: Collection[Identity]) -> bool:
+    """Take away stored replies whose records are gone or have expired by an operator's verdict,
+    after the commit. One round trip. Raises nothing.
 
-    The lock goes with it: who holds it may be about to publish a reply that the ledger no longer
-    has, and publishes nothing without its token. False where a cache may still give the reply out:
+    The locks go with them: who holds one may be about to publish a reply that the ledger no longer
+    has, and publishes nothing without its token. False where a cache may still give replies out:
     it did not answer, or other processes have caches of their own.
     """
     cache = entries.backend()
     found = server(cache)
-    if found is None:
+    names = [_names(cache, identity) for identity in identities]
+    if not names or found is None:
         if not isinstance(cache, LocMemCache):
             return True
-        cache.delete(_names(cache, identity)[0])
-        return False
-    entry, lock, _wake = _names(cache, identity)
+        cache.delete_many([entry for entry, _, _ in names])
+        return not names
     client: Any = found.client
-    return _ask(found, lambda: [client.delete(entry, lock)]) is not None
+    gone = [name for entry, lock, _ in names for name in (entry, lock)]
+    return _ask(found, lambda: [client.unlink(*gone)]) is not None
 
 
 def _ask(found: Server, call: Callable[[], Result]) -> Result | None:

@@ -34,19 +34,19 @@ def test_the_entry_goes_and_others_stay(redis_db):
     other = Identity(IDENTITY.scope, "key-2")
     assert published()
     assert published(other)
-    assert lock.drop(IDENTITY)
+    assert lock.drop([IDENTITY])
     assert isinstance(entered(), Held)
     assert isinstance(entered(other), StoredReply)
 
 
 def test_a_key_that_is_in_no_cache_is_dropped_too(redis_db):
-    assert lock.drop(IDENTITY)
+    assert lock.drop([IDENTITY])
 
 
 def test_whoever_has_the_lock_publishes_no_more(redis_db):
     leader = entered()
     assert isinstance(entered(), Busy)
-    assert lock.drop(IDENTITY)
+    assert lock.drop([IDENTITY])
     lock.leave(IDENTITY, leader, a_reply())
     assert isinstance(entered(), Held)
 
@@ -71,7 +71,7 @@ def test_only_a_cache_that_all_processes_share_is_dropped_for_certain(settings, 
     settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}"}}
     caches["default"].clear()
     lock.leave(IDENTITY, Off(), a_reply())
-    assert lock.drop(IDENTITY) == sure
+    assert lock.drop([IDENTITY]) == sure
     assert isinstance(entered(), Off)
 
 
@@ -80,5 +80,5 @@ def test_a_server_that_does_not_answer_may_still_have_the_reply(settings, closed
         "default": settings.CACHES["default"] | {"LOCATION": f"redis://127.0.0.1:{closed_port}/0"}
     }
     redis_connection._servers.clear()
-    assert not lock.drop(IDENTITY)
+    assert not lock.drop([IDENTITY])
     redis_connection._servers.clear()
