@@ -19,9 +19,9 @@ for name in sys.argv[1:]:
     sys.modules[name] = None  # an import of it fails, as if it were not installed
 import django
 django.setup()
-from idempotency import events
+from idempotency import events, sinks
 events.record(events.Event(events.EXECUTED, "bookings.book"))
-print(sorted(name for name in sys.modules if name.startswith("idempotency.contrib.")))
+print(sorted(sink for sink in sinks.OPTIONAL.values() if sink in sys.modules))
 print(len(events.recorded.receivers), events.counts()["executed"])
 """
 

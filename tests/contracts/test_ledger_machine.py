@@ -192,7 +192,7 @@ class Ledger(RuleBasedStateMachine):
         can = row.stands in ("abandoned", "unknown") or (key in self.held and row.lapsed)
         if happened:
             settled = settlement.it_happened(SCOPE, key, status=200, body={"by": "operator"})
-            row.body = b'{"by": "operator"}' if settled else row.body
+            row.body = b'{"by":"operator"}' if settled else row.body
         else:
             settled = settlement.it_never_happened(SCOPE, key)
         assert settled == can
