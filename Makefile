@@ -16,8 +16,8 @@ VENV = .venv
 ARGS =
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-# Processes that share the suite, each with servers of its own: one for each of two cores.
-PARALLEL = --numprocesses 2 --dist worksteal
+# Processes that share the suite, each with servers of its own: on two cores one of three waits.
+PARALLEL = --numprocesses 3 --dist worksteal
 # What runs on every vendor of the database.
 VENDOR_SUITES = tests/protocol tests/contracts tests/test_purge.py tests/test_erasure.py \
 	tests/test_figures.py tests/admin
