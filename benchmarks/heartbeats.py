@@ -13,13 +13,14 @@ from django.db.backends.signals import connection_created
 from benchmarks import calls
 from benchmarks.cases import WrongReplyError
 from benchmarks.views import LEASE, LONG_WORK
+from idempotency.heartbeat import THREAD_NAME
 
 Queries = deque[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Heartbeats:
-    """All that other threads than the handler's sent while one leased execution worked."""
+    """All that the heartbeat's thread sent while one leased execution worked."""
 
     lease: float
     worked: float
@@ -41,12 +42,12 @@ def count() -> Heartbeats:
 
 @contextmanager
 def _opened() -> Iterator[list[Queries]]:
-    """What is sent over each connection that other threads open meanwhile."""
+    """What is sent over each connection that a heartbeat opens meanwhile; the counters have a
+    thread and a connection too."""
     logs: list[Queries] = []
-    here = threading.get_ident()
 
     def note(connection: Any, **_: Any) -> None:
-        if threading.get_ident() != here:
+        if threading.current_thread().name == THREAD_NAME:
             connection.force_debug_cursor = True
             logs.append(connection.queries_log)
 

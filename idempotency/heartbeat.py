@@ -21,6 +21,8 @@ BEATS: Final = 3
 PROGRESS_EVERY: Final = 1.0
 #: Seconds to wait for the thread at the end; it only outlasts a database that hangs.
 JOIN: Final = 5.0
+#: What stack dumps and debuggers call the thread.
+THREAD_NAME: Final = "idempotency-lease"
 
 
 class Heartbeat:
@@ -38,7 +40,7 @@ class Heartbeat:
         self._ended = False
         self._report: Callable[[], None] | None = None
         self._reported = -PROGRESS_EVERY
-        self._thread = threading.Thread(target=self._run, name="idempotency-lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         #: Whether the lease is known to be lost.
         self.lost = False
 
