@@ -87,16 +87,15 @@ _LEVELS: Final = {
     UNREADABLE: logging.ERROR,  # IDEMPOTENCY_ENCRYPTION_KEYS lacks the key it was written under
 }
 
-_counts: Counter[str] = Counter()
+#: By event and detail.
+_counts: Counter[tuple[str, str]] = Counter()
 _counts_lock = threading.Lock()
 
 
 def record(event: Event) -> None:
     """Count it, log it and send the signal. Raises nothing: a sink never fails a request."""
     with _counts_lock:
-        _counts[event.name] += 1
-        if event.detail:
-            _counts[f"{event.name}.{event.detail}"] += 1
+        _counts[event.name, event.detail] += 1
     level = _LEVELS.get(event.name, logging.INFO)
     if logger.isEnabledFor(level):
         logger.log(
@@ -141,4 +140,10 @@ class Reporter:
 def counts() -> dict[str, int]:
     """What this process has counted so far: by event, and by `event.detail`."""
     with _counts_lock:
-        return dict(_counts)
+        counted = dict(_counts)
+    told: Counter[str] = Counter()
+    for (name, detail), count in counted.items():
+        told[name] += count
+        if detail:
+            told[f"{name}.{detail}"] += count
+    return dict(told)
