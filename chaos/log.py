@@ -43,25 +43,27 @@ def complained(event: str) -> None:
 
 
 def _write(statement: str, *line: str) -> None:
-    with closing(sqlite3.connect(os.environ[VARIABLE], PATIENCE, isolation_level=None)) as log:
+    with closing(
+        sqlite3.connect(os.environ[VARIABLE], timeout=PATIENCE, isolation_level=None)
+    ) as log:
         log.execute(statement, (*line, time.time()))
 
 
 def executions(path: Path) -> "Counter[tuple[str, str, str]]":
     """How often each was begun, by service, caller and name."""
-    with closing(sqlite3.connect(path, PATIENCE)) as log:
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as log:
         return Counter(log.execute("SELECT service, caller, name FROM began"))
 
 
 def commits(path: Path) -> "Counter[tuple[str, str, str]]":
     """How many effects of each are known to be committed, by service, caller and name."""
-    with closing(sqlite3.connect(path, PATIENCE)) as log:
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as log:
         return Counter(log.execute("SELECT service, caller, name FROM committed"))
 
 
 def complaints(path: Path, event: str, since: float) -> int:
     """How many of these there were since a moment, in seconds since 1970."""
-    with closing(sqlite3.connect(path, PATIENCE)) as log:
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as log:
         asked = "SELECT count(*) FROM complained WHERE event = ? AND at >= ?"
         (count,) = log.execute(asked, (event, since)).fetchone()
         return int(count)
