@@ -175,13 +175,15 @@ def test_a_message_that_met_one_in_progress_comes_again_and_uses_up_no_retry(
     broker, gates: Gates, log
 ):
     gates.close("effects")
-    with consuming(log):
+    with consuming(log) as celery:
         consumers.hasty.delay({"id": "one"})
         gates.reached("effects")
         consumers.hasty.delay({"id": "one"})
         until(lambda: log.read_text().count("retry: Retry in 1s: InProgress(") >= 2)
         gates.open("effects")
         until(lambda: len(succeeded(log)) == 2)
+        celery.warm()
+        assert celery.wait() == 0  # what is told as done is acknowledged by then
     assert succeeded(log) == [str(Booking.objects.get().pk)] * 2
     assert broker.messages() == 0
 
@@ -251,7 +253,7 @@ def test_a_consumer_that_loses_its_connection_each_time_is_given_up(broker, log)
 @with_a_worker
 def test_a_redelivery_after_the_replay_window_is_done_with(broker, log):
     """It neither runs again nor fails, and what waits for its result is told no wrong one."""
-    with consuming(log):
+    with consuming(log) as celery:
         consumers.below.delay(message())
         until(lambda: bool(succeeded(log)))
         IdempotencyRecord.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
@@ -260,6 +262,8 @@ def test_a_redelivery_after_the_replay_window_is_done_with(broker, log):
         until(lambda: re.search(r"consumers\.below\S+ ignored", log.read_text()) is not None)
         consumers.below.delay(message("three"))
         until(lambda: len(succeeded(log)) == 2)
+        celery.warm()
+        assert celery.wait() == 0  # what is told as done is acknowledged by then
     assert set(rows()) == {"one", "three"}
     assert broker.messages() == 0
     assert "raised unexpected" not in log.read_text()
