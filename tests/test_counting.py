@@ -255,12 +255,10 @@ class TestProcesses:
     def test_of_gunicorn(self, tmp_path, redis_db, arguments):
         """Whichever process has served them, and whether it lives or has ended by now."""
         with served(tmp_path, *arguments) as site:
-            asked = [
-                site.begin("/bookings/", key=f"k-{n}", name=f"k-{n}")
-                for _ in range(2)
-                for n in range(20)
-            ]
-            assert {future.result(30).status_code for future in asked} == {201}
+            # One after the other: a crowd on a busy machine may be told to come again.
+            for _ in range(2):
+                asked = [site.begin("/bookings/", key=f"k-{n}", name=f"k-{n}") for n in range(20)]
+                assert {future.result(30).status_code for future in asked} == {201}
         assert total("executed") == 20
         assert total("replayed") == 20
 
