@@ -21,6 +21,7 @@ from idempotency import events
 from idempotency.conf import Duration, conf, seconds
 from idempotency.documents import JSON_TYPE, encode, final_reply
 from idempotency.layers import discard, jobs, leases, ledger, lock, steps
+from idempotency.layers.discard import Discarded
 from idempotency.models import JobStatus
 from idempotency.outcomes import Candidate, Identity, JobEnding, Reply
 
@@ -120,14 +121,8 @@ def expire(
     False where there is no reply that is replayed. `on_stale` is called after the commit, and only
     where a cache may still have the reply, with the moment until which it gives it out.
     """
-    alias = ledger.alias(using)
-    with transaction.atomic(using=alias):
-        found = discard.expire(scope, key, attempt, using=alias)
-        if found is None:
-            return False
-        identity = Identity(scope, key, alias)
-        _settled("expired", found.operation, identity, found.replayed_until, on_stale)
-    return True
+    identity = Identity(scope, key, ledger.alias(using))
+    return _discard(discard.expire, identity, attempt, on_stale, verdict="expired")
 
 
 def forget(
@@ -144,13 +139,23 @@ def forget(
     somebody is at work on it: a lease that is alive, a job that is queued or running, which can be
     cancelled. `on_stale` as in `expire`.
     """
-    alias = ledger.alias(using)
-    with transaction.atomic(using=alias):
-        found = discard.forget(scope, key, attempt, using=alias)
+    identity = Identity(scope, key, ledger.alias(using))
+    return _discard(discard.forget, identity, attempt, on_stale, verdict="forgotten")
+
+
+def _discard(
+    take: Callable[..., Discarded | None],
+    identity: Identity,
+    attempt: int | None,
+    on_stale: OnStale | None,
+    *,
+    verdict: str,
+) -> bool:
+    with transaction.atomic(using=identity.using):
+        found = take(identity.scope, identity.key, attempt, using=identity.using)
         if found is None:
             return False
-        identity = Identity(scope, key, alias)
-        _settled("forgotten", found.operation, identity, found.replayed_until, on_stale)
+        _settled(verdict, found.operation, identity, found.replayed_until, on_stale)
     return True
 
 

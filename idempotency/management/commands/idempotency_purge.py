@@ -20,6 +20,7 @@ from idempotency.layers import erasure
 from idempotency.layers.archive import ArchiveError
 from idempotency.layers.erasure import Erased, Found
 from idempotency.layers.retention import BATCH_SIZE, Purged, purge
+from idempotency.management.options import add_database
 
 #: The exit code of a run that has left work undone.
 UNFINISHED: Final = 3
@@ -74,11 +75,7 @@ class Command(BaseCommand):
             metavar="FILE.jsonl.gz",
             help="Append each deleted record to this file before its deletion commits.",
         )
-        parser.add_argument(
-            "--database",
-            metavar="ALIAS",
-            help="The database of the records; the router's by default.",
-        )
+        add_database(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

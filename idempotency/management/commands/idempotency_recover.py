@@ -15,6 +15,7 @@ from django.db import DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from idempotency import events
+from idempotency.management.options import add_database
 from idempotency.recovery import BATCH_SIZE, Publisher, Recovered, recover
 
 
@@ -35,11 +36,7 @@ class Command(BaseCommand):
             metavar="N",
             help=f"Records locked in one transaction; {BATCH_SIZE} by default.",
         )
-        parser.add_argument(
-            "--database",
-            metavar="ALIAS",
-            help="The database of the records; the router's by default.",
-        )
+        add_database(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         watched = self.stdout.isatty()

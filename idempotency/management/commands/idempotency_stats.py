@@ -14,6 +14,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from idempotency.figures import LONGEST, gather
 from idempotency.figures.report import as_json, as_text
+from idempotency.management.options import add_database
 
 #: The exit code where there is something to settle.
 UNKNOWN = 3
@@ -38,11 +39,7 @@ class Command(BaseCommand):
             help=f"How far to look back, the running hour included; 24 by default, {LONGEST:,} at"
             " most.",
         )
-        parser.add_argument(
-            "--database",
-            metavar="ALIAS",
-            help="The database of the records; the router's by default.",
-        )
+        add_database(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
